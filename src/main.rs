@@ -1,0 +1,2 @@
+//! signdrop
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tells which files below a directory their writers have finished.
