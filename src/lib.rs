@@ -1,1 +1,10 @@
-//! The parts of signdrop.
+//! The parts of signdrop, a daemon that signs what is dropped. ARCHITECTURE.md tells how they belong together.
+//!
+//! This library exists for the program and its tests; its interface is not stable.
+
+pub mod digest;
+pub mod edit;
+pub mod format;
+pub mod identity;
+pub mod key;
+pub mod signer;

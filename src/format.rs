@@ -1,0 +1,3 @@
+//! The kinds of artifact that can be signed.
+
+pub mod rpm;
