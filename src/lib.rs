@@ -2,9 +2,15 @@
 //!
 //! This library exists for the program and its tests; its interface is not stable.
 
+pub mod config;
 pub mod digest;
 pub mod edit;
 pub mod format;
 pub mod identity;
 pub mod key;
+pub mod keyring;
+pub mod keystore;
+pub mod project;
 pub mod signer;
+pub mod store;
+mod stripes;

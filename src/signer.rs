@@ -11,6 +11,9 @@ pub enum Error {
     /// The private key failed.
     #[error(transparent)]
     Key(#[from] key::Error),
+    /// Whether the key is still there could not be found out. May pass.
+    #[error("cannot tell whether the key is still there: {0}")]
+    Unknown(String),
     /// The key was deleted while it was to be used. Stays.
     #[error("the key has been deleted")]
     Deleted,
@@ -25,13 +28,13 @@ impl Error {
         match self {
             Self::Key(error) => error.may_pass(),
             Self::Deleted => false,
-            Self::Remote(_) => true,
+            Self::Remote(_) | Self::Unknown(_) => true,
         }
     }
 }
 
 /// Signs finished hashes with one key.
-pub trait DigestSigner: Send + Sync {
+pub trait DigestSigner {
     /// The key's public half.
     fn public(&self) -> &PublicKey;
 

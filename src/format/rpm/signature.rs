@@ -151,7 +151,7 @@ impl<'a> Layout<'a> {
 }
 
 impl Whole {
-    /// Makes `signer`'s signature the package's only one, or answers nothing where it is so already.
+    /// Makes `signer`'s signature the package's only one.
     ///
     /// A v4 package gets its signature under the tag that rpm reads for the key's algorithm, a v6 package under OPENPGP. Where the
     /// main header has no payload digest, a second signature covers header and payload, since nothing else does.
@@ -161,15 +161,8 @@ impl Whole {
     /// [`Error::OpenPgp`], which may pass.
     ///
     /// Source: rpm manual, package formats v4 and v6, "signature header".
-    pub fn sign(
-        &self,
-        signer: &dyn DigestSigner,
-        created: SystemTime,
-    ) -> Result<Option<Edit>, Error> {
+    pub fn sign(&self, signer: &dyn DigestSigner, created: SystemTime) -> Result<Edit, Error> {
         let key = signer.public();
-        if self.is_signed_by(key) {
-            return Ok(None);
-        }
         let package = &self.package;
         let over_header = openpgp::sign(signer, package.header_hasher(self.digest), created)?;
         let mut new = Vec::new();
@@ -192,7 +185,7 @@ impl Whole {
             };
             new.push(packet_entry(tag, over_both));
         }
-        Ok(Some(package.replace_signatures(new)))
+        Ok(package.replace_signatures(new))
     }
 
     /// Removes every OpenPGP signature and gives the room back to the filler, or answers nothing where there is none.
@@ -206,7 +199,7 @@ impl Whole {
     }
 
     /// Whether each signature that the package holds is `key`'s, valid, with the wanted digest, and none is missing.
-    fn is_signed_by(&self, key: &openpgp::PublicKey) -> bool {
+    pub fn is_signed_by(&self, key: &openpgp::PublicKey) -> bool {
         let held = self.package.held();
         let covers = |what| held.iter().any(|held| held.covers == what);
         covers(Covers::Header)
@@ -237,14 +230,6 @@ impl Whole {
     /// The package.
     pub fn package(&self) -> &Package {
         &self.package
-    }
-
-    /// Verifies one of the package's signatures against `key`.
-    ///
-    /// # Errors
-    /// [`openpgp::Error`], where the signature is of another key, another content, or not over what was hashed.
-    pub fn verify(&self, held: &Held, key: &openpgp::PublicKey) -> bool {
-        self.is_valid(held, key)
     }
 }
 

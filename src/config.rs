@@ -1,0 +1,425 @@
+//! The configuration: what an operator writes, understood and checked as a whole.
+
+mod validity;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Deserializer, de::Error as _};
+pub use validity::Validity;
+
+use crate::{
+    digest::Digest,
+    format::Format,
+    key::Algorithm,
+    project::{PathTemplate, Templates, TextTemplate},
+};
+
+/// Where the configuration is looked for.
+pub const DEFAULT_PATH: &str = "/etc/signdrop/signdrop.toml";
+
+/// Why a configuration is refused. All stay until the file is changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line is not understood; the message names line and key.
+    #[error("{}: {message}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        message: String,
+    },
+    /// The parts do not go together.
+    #[error("{}: {message}", .path.display())]
+    Meaning {
+        /// The file.
+        path: PathBuf,
+        /// What does not go together.
+        message: String,
+    },
+}
+
+/// A configuration that has been checked as a whole.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where keys, records and the redo log are kept. Default `/var/lib/signdrop`.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// How many artifacts are worked on at once. Default: four for each processor, since most of the time goes by waiting for disks.
+    pub workers: Option<NonZeroUsize>,
+    /// The doors of the HTTP API.
+    #[serde(default)]
+    pub api: Api,
+    /// What new keys are like.
+    #[serde(default)]
+    pub keys: Keys,
+    /// The drop directories.
+    #[serde(default, rename = "drop")]
+    pub drops: Vec<Drop>,
+}
+
+/// The doors of the HTTP API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// The addresses that are listened on. Default `unix:/run/signdrop/api.sock` alone.
+    pub listen: Vec<Listen>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: vec![Listen::Unix(PathBuf::from("/run/signdrop/api.sock"))],
+        }
+    }
+}
+
+/// One address of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// A Unix socket, which offers everything.
+    Unix(PathBuf),
+    /// A loopback address, which offers what needs no authentication.
+    Tcp(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            return if path.is_absolute() {
+                Ok(Self::Unix(path))
+            } else {
+                Err(format!("\"{text}\": the socket's path has to be absolute"))
+            };
+        }
+        let address = text
+            .strip_prefix("tcp:")
+            .and_then(|address| address.parse::<SocketAddr>().ok())
+            .ok_or_else(|| {
+                format!("\"{text}\" is neither \"unix:/PATH\" nor \"tcp:ADDRESS:PORT\"")
+            })?;
+        if !address.ip().is_loopback() {
+            return Err(format!(
+                "\"{text}\" is not a loopback address: without authentication the API is for this machine alone; \
+                 use tcp:127.0.0.1:PORT or tcp:[::1]:PORT"
+            ));
+        }
+        Ok(Self::Tcp(address))
+    }
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+/// What new keys are like.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// Algorithm and size. Default `rsa4096`.
+    pub algorithm: Algorithm,
+    /// How long new keys are valid: `never` (they do not expire), or a number of years, weeks or days such as `5y`.
+    pub expires: Validity,
+    /// Where the key comes from under which all others are encrypted. Default `file:/etc/signdrop/master.key`.
+    pub master_key: MasterKeySource,
+    /// How many RSA keys are generated ahead, so that a new project need not wait. Default 16; 0 turns it off.
+    pub prepared: usize,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::default(),
+            expires: Validity::default(),
+            master_key: MasterKeySource::File(PathBuf::from("/etc/signdrop/master.key")),
+            prepared: 16,
+        }
+    }
+}
+
+/// Where the master key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MasterKeySource {
+    /// A file that only its owner may read.
+    File(PathBuf),
+    /// A systemd credential (`LoadCredential=` or `LoadCredentialEncrypted=`).
+    Credential(String),
+}
+
+impl FromStr for MasterKeySource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("file:")
+            && Path::new(path).is_absolute()
+        {
+            return Ok(Self::File(PathBuf::from(path)));
+        }
+        match text.strip_prefix("credential:") {
+            Some(name) if !name.is_empty() && !name.contains('/') && !name.starts_with('.') => {
+                Ok(Self::Credential(name.to_owned()))
+            }
+            _ => Err(format!(
+                "\"{text}\" is neither \"file:/PATH\" nor \"credential:NAME\""
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MasterKeySource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+/// What is done with the artifacts of a drop directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// They get their project's signature.
+    #[default]
+    Sign,
+    /// They lose all signatures.
+    Unsign,
+}
+
+/// How changed bytes reach the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Update {
+    /// By a cloned copy where the filesystem clones, else in place, else by a copy.
+    #[default]
+    Auto,
+    /// Always by a copy that takes the file's place.
+    Replace,
+}
+
+/// A tree that is watched.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "RawDrop")]
+pub struct Drop {
+    /// The directory.
+    pub root: PathBuf,
+    /// How projects and identities are found.
+    pub templates: Templates,
+    /// What is done with artifacts.
+    pub action: Action,
+    /// The formats that are taken for artifacts.
+    pub formats: Vec<Format>,
+    /// Whether a project's first artifact makes its key.
+    pub create_keys: bool,
+    /// How changed bytes reach the disk.
+    pub update: Update,
+    digest: Digest,
+    rules: Vec<Rule>,
+    ignore: GlobSet,
+    /// Matches directories below which everything is ignored.
+    ignore_below: GlobSet,
+}
+
+/// A drop directory as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDrop {
+    root: PathBuf,
+    project: PathTemplate,
+    identity: TextTemplate,
+    name: Option<TextTemplate>,
+    #[serde(default)]
+    action: Action,
+    #[serde(default = "Format::all")]
+    formats: Vec<Format>,
+    #[serde(default)]
+    digest: Digest,
+    #[serde(default)]
+    ignore: Vec<String>,
+    #[serde(default = "yes")]
+    create_keys: bool,
+    #[serde(default)]
+    update: Update,
+    #[serde(default, rename = "rule")]
+    rules: Vec<Rule>,
+}
+
+/// An exception for the paths that match.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    #[serde(rename = "match", deserialize_with = "glob")]
+    matches: GlobMatcher,
+    digest: Digest,
+}
+
+impl TryFrom<RawDrop> for Drop {
+    type Error = String;
+
+    fn try_from(raw: RawDrop) -> Result<Self, String> {
+        if !raw.root.is_absolute() {
+            return Err(format!("root \"{}\" is not absolute", raw.root.display()));
+        }
+        if raw.digest == Digest::Sha1 {
+            return Err(
+                "digest = \"sha1\" is for old chroots only: put it into a [[drop.rule]]".into(),
+            );
+        }
+        if raw.formats.is_empty() {
+            return Err("formats is empty, so nothing would ever be signed".into());
+        }
+        let mut ignore = GlobSetBuilder::new();
+        let mut ignore_below = GlobSetBuilder::new();
+        for pattern in &raw.ignore {
+            ignore.add(parse_glob(pattern)?);
+            if let Some(directory) = pattern.strip_suffix("/**") {
+                ignore_below.add(parse_glob(directory)?);
+            }
+        }
+        let built = |set: GlobSetBuilder| set.build().map_err(|error| error.to_string());
+        Ok(Self {
+            root: raw.root.components().collect(),
+            templates: Templates::parse(raw.project, raw.identity, raw.name)
+                .map_err(|error| error.to_string())?,
+            action: raw.action,
+            formats: raw.formats,
+            create_keys: raw.create_keys,
+            update: raw.update,
+            digest: raw.digest,
+            rules: raw.rules,
+            ignore: built(ignore)?,
+            ignore_below: built(ignore_below)?,
+        })
+    }
+}
+
+impl Drop {
+    /// The digest for the file at `path`, relative to the root: the first rule that matches says.
+    pub fn digest(&self, path: &Path) -> Digest {
+        self.rules
+            .iter()
+            .find(|rule| rule.matches.is_match(path))
+            .map_or(self.digest, |rule| rule.digest)
+    }
+
+    /// Whether a file or directory at `path`, relative to the root, is left alone with all below it.
+    pub fn ignores(&self, path: &Path) -> bool {
+        self.ignore.is_match(path)
+            || path
+                .ancestors()
+                .any(|ancestor| self.ignore_below.is_match(ancestor))
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Error`], which names the file and, for a mistake in it, line and key.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let config: Self = toml::from_str(&text).map_err(|error| Error::Syntax {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        config.check().map_err(|message| Error::Meaning {
+            path: path.to_owned(),
+            message,
+        })?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !self.state_dir.is_absolute() {
+            return Err("state_dir is not absolute".into());
+        }
+        for (place, drop) in self.drops.iter().enumerate() {
+            if self.state_dir.starts_with(&drop.root) || drop.root.starts_with(&self.state_dir) {
+                return Err(format!(
+                    "state_dir and the drop directory {} lie in one another",
+                    drop.root.display()
+                ));
+            }
+            for other in self.drops.iter().skip(place + 1) {
+                if drop.root.starts_with(&other.root) || other.root.starts_with(&drop.root) {
+                    return Err(format!(
+                        "the drop directories {} and {} lie in one another: a file has to belong to one",
+                        drop.root.display(),
+                        other.root.display()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Keys {
+    /// How long a key that is made now is valid.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.expires.lifetime()
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/signdrop")
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn parse_glob(pattern: &str) -> Result<globset::Glob, String> {
+    GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+fn glob<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GlobMatcher, D::Error> {
+    let pattern = String::deserialize(deserializer)?;
+    parse_glob(&pattern)
+        .map(|glob| glob.compile_matcher())
+        .map_err(D::Error::custom)
+}
+
+fn from_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    String::deserialize(deserializer)?
+        .parse()
+        .map_err(D::Error::custom)
+}

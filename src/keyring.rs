@@ -1,0 +1,152 @@
+//! Unlocked keys, kept ready for the next signature and given up when they are deleted.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+};
+
+use lru::LruCache;
+
+use crate::{
+    digest::Digest,
+    identity::Identity,
+    key::{RawSignature, SecretKey, openpgp::PublicKey},
+    keystore::{self, Creation, KeyEntry, Keystore, NewKey},
+    signer::{self, DigestSigner},
+    stripes::Stripes,
+};
+
+/// How many unlocked keys are kept; the one unused for longest goes first.
+const KEPT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// A project's unlocked key. It signs only through [`Keyring::begin`].
+#[derive(Debug)]
+pub struct ProjectKey {
+    entry: KeyEntry,
+    public: PublicKey,
+    secret: SecretKey,
+}
+
+impl ProjectKey {
+    /// What is known of the key without unlocking it.
+    pub fn entry(&self) -> &KeyEntry {
+        &self.entry
+    }
+
+    /// The key's public half.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+}
+
+/// Leave to use a key: as long as one is held, the answer to the key's deletion waits.
+#[derive(Debug)]
+pub struct InUse<'a> {
+    key: &'a ProjectKey,
+    _use: RwLockReadGuard<'a, ()>,
+}
+
+impl DigestSigner for InUse<'_> {
+    fn public(&self) -> &PublicKey {
+        &self.key.public
+    }
+
+    fn sign(&self, digest: Digest, hash: &[u8]) -> Result<RawSignature, signer::Error> {
+        Ok(self.key.secret.sign(digest, hash)?)
+    }
+}
+
+/// The keystore with a bounded number of unlocked keys in front of it.
+#[derive(Debug)]
+pub struct Keyring {
+    keystore: Keystore,
+    unlocked: Mutex<LruCache<Identity, Arc<ProjectKey>>>,
+    uses: Stripes<RwLock<()>>,
+}
+
+impl Keyring {
+    /// A keyring with nothing unlocked yet.
+    pub fn new(keystore: Keystore) -> Self {
+        Self {
+            keystore,
+            unlocked: Mutex::new(LruCache::new(KEPT)),
+            uses: Stripes::default(),
+        }
+    }
+
+    /// The keystore, for all that needs no unlocked key.
+    pub fn keystore(&self) -> &Keystore {
+        &self.keystore
+    }
+
+    /// The identity's key, unlocked, or nothing where there is none.
+    ///
+    /// # Errors
+    /// Those of the keystore.
+    pub fn open(&self, identity: &Identity) -> Result<Option<Arc<ProjectKey>>, keystore::Error> {
+        if let Some(key) = self.unlocked().get(identity) {
+            return Ok(Some(key.clone()));
+        }
+        // Under the lock, so that a deletion does not come between reading the key and keeping it.
+        let _lock = self.keystore.lock(identity);
+        if let Some(key) = self.unlocked().get(identity) {
+            return Ok(Some(key.clone()));
+        }
+        let Some(entry) = self.keystore.find(identity)? else {
+            return Ok(None);
+        };
+        let key = Arc::new(ProjectKey {
+            public: entry.certificate()?.public_key(),
+            secret: self.keystore.unlock(&entry)?,
+            entry,
+        });
+        self.unlocked().put(identity.clone(), key.clone());
+        Ok(Some(key))
+    }
+
+    /// Leave to sign with a key and to write what was signed: neither ever follows the answer to the key's deletion.
+    ///
+    /// # Errors
+    /// [`signer::Error::Deleted`] stays, [`signer::Error::Unknown`] may pass.
+    pub fn begin<'a>(&'a self, key: &'a ProjectKey) -> Result<InUse<'a>, signer::Error> {
+        let in_use = self
+            .uses
+            .of(&key.entry.identity)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        match self.keystore.is_deleted(&key.entry) {
+            Ok(false) => Ok(InUse { key, _use: in_use }),
+            Ok(true) => Err(signer::Error::Deleted),
+            Err(error) => Err(signer::Error::Unknown(error.to_string())),
+        }
+    }
+
+    /// Makes the identity's key, unless there is one.
+    ///
+    /// # Errors
+    /// Those of the keystore.
+    pub fn create(&self, new: &NewKey) -> Result<Creation, keystore::Error> {
+        self.keystore.create(new)
+    }
+
+    /// Deletes the identity's key for good, and returns once every use of it that had begun is over.
+    ///
+    /// # Errors
+    /// Those of the keystore.
+    pub fn delete(&self, identity: &Identity) -> Result<Option<KeyEntry>, keystore::Error> {
+        let _lock = self.keystore.lock(identity);
+        let deleted = self.keystore.delete(identity);
+        self.unlocked().pop(identity);
+        drop(
+            self.uses
+                .of(identity)
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        deleted
+    }
+
+    fn unlocked(&self) -> MutexGuard<'_, LruCache<Identity, Arc<ProjectKey>>> {
+        self.unlocked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,422 @@
+//! Projects' keys on the disk: made once, encrypted, listed, deleted for good.
+
+mod vault;
+
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+pub use vault::{MASTER_KEY_LEN, MasterKey};
+use vault::{Sealed, Vault};
+
+use crate::{
+    identity::Identity,
+    key::{
+        self, Algorithm, SecretKey,
+        openpgp::{self, Certificate},
+    },
+    store::{self, Store, Tree},
+    stripes::Stripes,
+};
+
+/// The version of the records' encoding, their first byte.
+const RECORD_VERSION: u8 = 1;
+
+/// Why the keystore did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A key could not be made or read.
+    #[error(transparent)]
+    Key(#[from] key::Error),
+    /// A certificate could not be made or read.
+    #[error(transparent)]
+    OpenPgp(#[from] openpgp::Error),
+    /// The key material could not be encrypted, decrypted or kept.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
+    /// A record cannot be understood: another version wrote it, or the store is damaged. Stays.
+    #[error("the record of {0} cannot be read: it is damaged or of a newer version")]
+    Record(String),
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) => error.may_pass(),
+            Self::Key(error) => error.may_pass(),
+            Self::OpenPgp(error) => error.may_pass(),
+            Self::Vault(error) => error.may_pass(),
+            Self::Record(_) => false,
+        }
+    }
+}
+
+/// What is known of a key without unlocking it.
+#[derive(Debug, Clone)]
+pub struct KeyEntry {
+    /// The e-mail that names the key.
+    pub identity: Identity,
+    /// Algorithm and size.
+    pub algorithm: Algorithm,
+    /// The fingerprint in upper-case hexadecimal.
+    pub fingerprint: String,
+    /// When the key was made, in Unix seconds.
+    pub created: u64,
+    /// When the key expires, in Unix seconds, if it does.
+    pub expires: Option<u64>,
+    /// The public packets.
+    certificate: Vec<u8>,
+    secret: Sealed,
+}
+
+impl KeyEntry {
+    /// The certificate.
+    ///
+    /// # Errors
+    /// [`openpgp::Error::NotACertificate`], which stays.
+    pub fn certificate(&self) -> Result<Certificate, openpgp::Error> {
+        Certificate::parse(&self.certificate)
+    }
+}
+
+/// What a new key is to be.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// The e-mail that names the key.
+    pub identity: Identity,
+    /// The name in the user id, `NAME <EMAIL>`.
+    pub name: String,
+    /// Algorithm and size.
+    pub algorithm: Algorithm,
+    /// How long the key is valid; for ever where nothing is said.
+    pub expires: Option<Duration>,
+}
+
+/// What came of a wish for a key.
+#[derive(Debug)]
+pub enum Creation {
+    /// The key is new.
+    New(KeyEntry),
+    /// The identity had a key already, which is left as it is.
+    Existing(KeyEntry),
+}
+
+impl Creation {
+    /// The key, new or not.
+    pub fn into_entry(self) -> KeyEntry {
+        match self {
+            Self::New(entry) | Self::Existing(entry) => entry,
+        }
+    }
+}
+
+/// What stands under an identity. The position of a variant is part of the encoding.
+#[derive(Debug, Serialize, Deserialize)]
+enum Record {
+    Key {
+        algorithm: Algorithm,
+        fingerprint: String,
+        created: u64,
+        expires: Option<u64>,
+        certificate: Vec<u8>,
+        secret: Sealed,
+        /// Fingerprints of the identity's deleted keys, so that none of them is ever taken in again.
+        former: Vec<String>,
+    },
+    Tombstone {
+        former: Vec<String>,
+        /// When the last key was deleted, in Unix seconds.
+        deleted: u64,
+    },
+}
+
+/// All keys of an installation.
+#[derive(Debug)]
+pub struct Keystore {
+    store: Store,
+    keys: Tree,
+    pool: Tree,
+    vault: Vault,
+    locks: Stripes<Mutex<()>>,
+}
+
+impl Keystore {
+    /// Opens the keys of `store`; key material that has to be erasable lies in a file below `state_dir`.
+    ///
+    /// Takes the same time whatever the number of keys.
+    ///
+    /// # Errors
+    /// [`vault::Error::WrongMasterKey`], which stays, where the keys were encrypted under another master key.
+    pub fn open(store: &Store, state_dir: &Path, master: MasterKey) -> Result<Self, Error> {
+        Ok(Self {
+            keys: store.tree("keys")?,
+            pool: store.tree("pool")?,
+            vault: Vault::open(store, state_dir, master)?,
+            store: store.clone(),
+            locks: Stripes::default(),
+        })
+    }
+
+    /// The identity's key.
+    ///
+    /// # Errors
+    /// [`Error::Store`] may pass, [`Error::Record`] stays.
+    pub fn find(&self, identity: &Identity) -> Result<Option<KeyEntry>, Error> {
+        let Some(bytes) = self.keys.find(identity.as_str().as_bytes())? else {
+            return Ok(None);
+        };
+        self.entry(identity.clone(), decode(&bytes, identity.as_str())?)
+    }
+
+    /// The key that a record speaks of, or nothing where it is deleted, be the tombstone written yet or not.
+    fn entry(&self, identity: Identity, record: Record) -> Result<Option<KeyEntry>, Error> {
+        match record {
+            Record::Key {
+                algorithm,
+                fingerprint,
+                created,
+                expires,
+                certificate,
+                secret,
+                former: _,
+            } if !self.vault.is_erased(&secret)? => Ok(Some(KeyEntry {
+                identity,
+                algorithm,
+                fingerprint,
+                created,
+                expires,
+                certificate,
+                secret,
+            })),
+            Record::Key { .. } | Record::Tombstone { .. } => Ok(None),
+        }
+    }
+
+    /// Keeps others from changing what stands under `identity`.
+    pub fn lock(&self, identity: &Identity) -> MutexGuard<'_, ()> {
+        self.locks
+            .of(identity)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the identity's key, unless there is one. It is on the disk when this returns.
+    ///
+    /// However many ask at once, one key is made. The caller does not hold [`Keystore::lock`].
+    ///
+    /// # Errors
+    /// Those of the store and of key generation, which may pass.
+    pub fn create(&self, new: &NewKey) -> Result<Creation, Error> {
+        if let Some(entry) = self.find(&new.identity)? {
+            return Ok(Creation::Existing(entry));
+        }
+        let _lock = self.lock(&new.identity);
+        if let Some(entry) = self.find(&new.identity)? {
+            return Ok(Creation::Existing(entry));
+        }
+        let (secret, slot) = self.fresh_secret(new.algorithm)?;
+        let created = SystemTime::now();
+        let certificate =
+            Certificate::make(&secret, &new.name, &new.identity, created, new.expires)?;
+        let fingerprint = certificate.public_key().fingerprint().to_string();
+        let sealed = self.vault.seal(
+            slot,
+            &associated(&new.identity, &fingerprint),
+            &secret.to_pkcs8()?,
+        )?;
+        let name = new.identity.as_str();
+        let former = match self.keys.find(name.as_bytes())? {
+            Some(bytes) => former(decode(&bytes, name)?),
+            None => Vec::new(),
+        };
+        let created = unix_seconds(created);
+        let expires = new.expires.map(|expires| created + expires.as_secs());
+        let entry = KeyEntry {
+            identity: new.identity.clone(),
+            algorithm: new.algorithm,
+            fingerprint: fingerprint.clone(),
+            created,
+            expires,
+            certificate: certificate.to_bytes()?,
+            secret: sealed.clone(),
+        };
+        let record = Record::Key {
+            algorithm: new.algorithm,
+            fingerprint,
+            created,
+            expires,
+            certificate: entry.certificate.clone(),
+            secret: sealed,
+            former,
+        };
+        self.keys.set(name.as_bytes(), encode(&record, name)?)?;
+        self.store.flush()?;
+        Ok(Creation::New(entry))
+    }
+
+    /// Whether the key has been deleted since `entry` was read. Costs one read of 32 bytes.
+    ///
+    /// # Errors
+    /// [`vault::Error::Slots`], which may pass.
+    pub fn is_deleted(&self, entry: &KeyEntry) -> Result<bool, Error> {
+        Ok(self.vault.is_erased(&entry.secret)?)
+    }
+
+    /// Decrypts a key.
+    ///
+    /// # Errors
+    /// [`vault::Error::Sealed`], which stays, where record and identity do not belong together or are damaged.
+    pub fn unlock(&self, entry: &KeyEntry) -> Result<SecretKey, Error> {
+        let pkcs8 = self.vault.open_sealed(
+            &entry.secret,
+            &associated(&entry.identity, &entry.fingerprint),
+        )?;
+        Ok(SecretKey::from_pkcs8(entry.algorithm, &pkcs8)?)
+    }
+
+    /// Deletes the identity's key for good and answers it, or nothing where there is none. The caller holds [`Keystore::lock`].
+    ///
+    /// What decrypts the key is overwritten first; from then on nobody can read it, not even out of old parts of the store's files.
+    ///
+    /// # Errors
+    /// Those of the store, which may pass; the key may be gone all the same, and is then not found any more.
+    pub fn delete(&self, identity: &Identity) -> Result<Option<KeyEntry>, Error> {
+        let name = identity.as_str();
+        let Some(bytes) = self.keys.find(name.as_bytes())? else {
+            return Ok(None);
+        };
+        let record = decode(&bytes, name)?;
+        let present = self.entry(identity.clone(), decode(&bytes, name)?)?;
+        if let Record::Key { secret, .. } = &record {
+            self.vault.erase(secret)?;
+            let tombstone = Record::Tombstone {
+                former: former(record),
+                deleted: unix_seconds(SystemTime::now()),
+            };
+            self.keys.set(name.as_bytes(), encode(&tombstone, name)?)?;
+            self.store.flush()?;
+        }
+        Ok(present)
+    }
+
+    /// At most `limit` keys in the order of their identities, from the first behind `after` on.
+    ///
+    /// # Errors
+    /// [`Error::Store`] may pass, [`Error::Record`] stays.
+    pub fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<KeyEntry>, Error> {
+        let mut keys = Vec::new();
+        for entry in self.keys.entries(b"", after.map(str::as_bytes)) {
+            if keys.len() >= limit {
+                break;
+            }
+            let (name, bytes) = entry?;
+            let name = String::from_utf8_lossy(&name).into_owned();
+            let identity = name.parse().map_err(|_| Error::Record(name.clone()))?;
+            keys.extend(self.entry(identity, decode(&bytes, &name)?)?);
+        }
+        Ok(keys)
+    }
+
+    /// How many keys there are. Reads all of them.
+    ///
+    /// # Errors
+    /// [`Error::Store`] may pass, [`Error::Record`] stays.
+    pub fn count(&self) -> Result<u64, Error> {
+        let mut count = 0;
+        for entry in self.keys.entries(b"", None) {
+            let (name, bytes) = entry?;
+            if let Record::Key { .. } = decode(&bytes, &String::from_utf8_lossy(&name))? {
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Prepares one RSA key so that a later [`Keystore::create`] need not wait for it, unless `target` are there already.
+    ///
+    /// Answers whether one was prepared.
+    ///
+    /// # Errors
+    /// Those of the store and of key generation, which may pass.
+    pub fn prepare(&self, algorithm: Algorithm, target: usize) -> Result<bool, Error> {
+        let prefix = pool_prefix(algorithm);
+        if !algorithm.is_rsa() || self.pool.entries(&prefix, None).count() >= target {
+            return Ok(false);
+        }
+        let secret = SecretKey::generate(algorithm)?;
+        let slot = self.vault.new_slot()?;
+        let sealed = self.vault.seal(slot, &prefix, &secret.to_pkcs8()?)?;
+        let mut place = prefix;
+        place.extend_from_slice(&slot.to_be_bytes());
+        self.pool.set(&place, encode(&sealed, "a prepared key")?)?;
+        Ok(true)
+    }
+
+    /// A prepared key, or one that is generated now, and the slot that it is to be encrypted with.
+    fn fresh_secret(&self, algorithm: Algorithm) -> Result<(SecretKey, u64), Error> {
+        let prefix = pool_prefix(algorithm);
+        if let Some((_, bytes)) = self.pool.take_first(&prefix)? {
+            let sealed: Sealed = decode(&bytes, "a prepared key")?;
+            let pkcs8 = self.vault.open_sealed(&sealed, &prefix)?;
+            return Ok((SecretKey::from_pkcs8(algorithm, &pkcs8)?, sealed.slot()));
+        }
+        Ok((SecretKey::generate(algorithm)?, self.vault.new_slot()?))
+    }
+
+    /// Writes and removes a record, durably: whether the store can be written at all.
+    ///
+    /// # Errors
+    /// [`Error::Store`], which may pass.
+    pub fn probe(&self) -> Result<(), Error> {
+        let probe = self.store.tree("probe")?;
+        probe.set(b"probe", vec![RECORD_VERSION])?;
+        self.store.flush()?;
+        Ok(probe.unset(b"probe")?)
+    }
+}
+
+fn former(record: Record) -> Vec<String> {
+    match record {
+        Record::Key {
+            mut former,
+            fingerprint,
+            ..
+        } => {
+            former.push(fingerprint);
+            former
+        }
+        Record::Tombstone { former, .. } => former,
+    }
+}
+
+/// What a key's encryption is bound to, so that no record can be put in another's place.
+fn associated(identity: &Identity, fingerprint: &str) -> Vec<u8> {
+    format!("signdrop key {RECORD_VERSION}\0{identity}\0{fingerprint}").into_bytes()
+}
+
+fn pool_prefix(algorithm: Algorithm) -> Vec<u8> {
+    format!("{algorithm}/").into_bytes()
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn encode<T: Serialize>(record: &T, name: &str) -> Result<Vec<u8>, Error> {
+    postcard::to_extend(record, vec![RECORD_VERSION]).map_err(|_| Error::Record(name.to_owned()))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], name: &str) -> Result<T, Error> {
+    bytes
+        .strip_prefix(&[RECORD_VERSION])
+        .and_then(|record| postcard::from_bytes(record).ok())
+        .ok_or_else(|| Error::Record(name.to_owned()))
+}

@@ -1,0 +1,283 @@
+//! Encryption of key material at rest, and its erasure.
+//!
+//! Each secret is encrypted with AES-256-GCM under a key of its own, which is derived (HKDF-SHA-256, RFC 5869) from the master key
+//! and from 32 random bytes in a slot of the file `slots`. The database never overwrites what it once wrote before it needs the
+//! room, so old parts of its files may hold a deleted key's ciphertext for long; overwriting the slot makes all of it worthless.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    hkdf::{HKDF_SHA256, Salt},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::{key::random, store::Store};
+
+/// Bytes of a master key.
+pub const MASTER_KEY_LEN: usize = 32;
+/// Bytes of a slot.
+const SLOT_LEN: usize = 32;
+/// Bytes of a nonce of AES-GCM.
+const NONCE_LEN: usize = 12;
+/// What a slot's derived keys are for.
+const PURPOSE: &[u8] = b"signdrop key material 1";
+/// Encrypted into the store by the first start, to tell a wrong master key from a damaged record.
+const CHECK: &[u8] = b"the master key is right";
+
+/// Why key material could not be encrypted, decrypted or erased.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The master key's text is not 32 bytes in base64. Stays.
+    #[error("a master key is {MASTER_KEY_LEN} random bytes in base64")]
+    NotAMasterKey,
+    /// The store was made with another master key. Stays.
+    #[error(
+        "the master key is not the one that this store was made with: restore the right one, or start with an empty state directory"
+    )]
+    WrongMasterKey,
+    /// Encryption failed, or the operating system gave no random bytes. May pass.
+    #[error("cannot encrypt key material")]
+    Seal,
+    /// A secret cannot be decrypted: it is damaged, erased or another record's. Stays.
+    #[error("the key material is damaged or another record's")]
+    Sealed,
+    /// The file of slots cannot be read or written. May pass.
+    #[error("cannot read or write {}", .path.display())]
+    Slots {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store failed. May pass.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotAMasterKey | Self::WrongMasterKey | Self::Sealed => false,
+            Self::Seal | Self::Slots { .. } => true,
+            Self::Store(error) => error.may_pass(),
+        }
+    }
+}
+
+/// The key under which all others are encrypted. Cleared from memory when dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct MasterKey([u8; MASTER_KEY_LEN]);
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(…)")
+    }
+}
+
+impl MasterKey {
+    /// A new one.
+    ///
+    /// # Errors
+    /// [`Error::Seal`] where the operating system gives no random bytes; may pass.
+    pub fn generate() -> Result<Self, Error> {
+        random().map(Self).ok_or(Error::Seal)
+    }
+
+    /// Reads the base64 of a master key; white space around it is allowed.
+    ///
+    /// # Errors
+    /// [`Error::NotAMasterKey`], which stays.
+    pub fn parse(text: &[u8]) -> Result<Self, Error> {
+        let bytes = Zeroizing::new(
+            STANDARD
+                .decode(text.trim_ascii())
+                .map_err(|_| Error::NotAMasterKey)?,
+        );
+        let bytes: &[u8; MASTER_KEY_LEN] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| Error::NotAMasterKey)?;
+        Ok(Self(*bytes))
+    }
+
+    /// The base64, as the file holds it.
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(self.0))
+    }
+
+    fn derive(&self, slot: &[u8; SLOT_LEN]) -> Result<LessSafeKey, Error> {
+        let prk = Salt::new(HKDF_SHA256, slot).extract(&self.0);
+        let okm = prk
+            .expand(&[PURPOSE], &AES_256_GCM)
+            .map_err(|_| Error::Seal)?;
+        Ok(LessSafeKey::new(UnboundKey::from(okm)))
+    }
+}
+
+/// An encrypted secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Sealed {
+    slot: u64,
+    nonce: [u8; NONCE_LEN],
+    ciphertext: Vec<u8>,
+}
+
+impl Sealed {
+    pub(super) fn slot(&self) -> u64 {
+        self.slot
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Vault {
+    master: MasterKey,
+    slots: File,
+    path: PathBuf,
+    /// Held while a slot is appended.
+    append: Mutex<()>,
+}
+
+impl Vault {
+    /// Opens the file of slots, and checks the master key against what the store's first start left.
+    pub(super) fn open(store: &Store, state_dir: &Path, master: MasterKey) -> Result<Self, Error> {
+        let path = state_dir.join("slots");
+        let slots = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| Error::Slots {
+                path: path.clone(),
+                source,
+            })?;
+        let vault = Self {
+            master,
+            slots,
+            path,
+            append: Mutex::new(()),
+        };
+        vault.check_master_key(store)?;
+        Ok(vault)
+    }
+
+    fn check_master_key(&self, store: &Store) -> Result<(), Error> {
+        let meta = store.tree("meta")?;
+        if let Some(bytes) = meta.find(b"master")? {
+            let sealed = postcard::from_bytes(&bytes).map_err(|_| Error::Sealed)?;
+            return match self.open_sealed(&sealed, CHECK) {
+                Ok(_) => Ok(()),
+                Err(Error::Sealed) => Err(Error::WrongMasterKey),
+                Err(error) => Err(error),
+            };
+        }
+        let sealed = self.seal(self.new_slot()?, CHECK, CHECK)?;
+        let bytes = postcard::to_stdvec(&sealed).map_err(|_| Error::Seal)?;
+        meta.exchange(b"master", None, Some(bytes))?;
+        Ok(store.flush()?)
+    }
+
+    /// A slot that no secret has used, on the disk.
+    pub(super) fn new_slot(&self) -> Result<u64, Error> {
+        let bytes: [u8; SLOT_LEN] = random().ok_or(Error::Seal)?;
+        let _append = self.append.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = self
+            .slots
+            .metadata()
+            .map_err(|source| self.failed(source))?
+            .len();
+        // A crash may have left a part of a slot; it belongs to nobody.
+        let slot = len.div_ceil(SLOT_LEN as u64);
+        self.write(slot, &bytes)?;
+        Ok(slot)
+    }
+
+    pub(super) fn seal(
+        &self,
+        slot: u64,
+        associated: &[u8],
+        secret: &[u8],
+    ) -> Result<Sealed, Error> {
+        let key = self.master.derive(&self.read(slot)?)?;
+        let nonce: [u8; NONCE_LEN] = random().ok_or(Error::Seal)?;
+        let mut ciphertext = secret.to_vec();
+        // Where encryption fails half way, the buffer may still hold the secret.
+        let result = key.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(associated),
+            &mut ciphertext,
+        );
+        if result.is_err() {
+            ciphertext.zeroize();
+            return Err(Error::Seal);
+        }
+        Ok(Sealed {
+            slot,
+            nonce,
+            ciphertext,
+        })
+    }
+
+    pub(super) fn open_sealed(
+        &self,
+        sealed: &Sealed,
+        associated: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let key = self.master.derive(&self.read(sealed.slot)?)?;
+        let mut buffer = Zeroizing::new(sealed.ciphertext.clone());
+        let len = key
+            .open_in_place(
+                Nonce::assume_unique_for_key(sealed.nonce),
+                Aad::from(associated),
+                &mut buffer,
+            )
+            .map_err(|_| Error::Sealed)?
+            .len();
+        buffer.truncate(len);
+        Ok(buffer)
+    }
+
+    /// Whether the secret's slot has been overwritten: the one sign that a key is deleted.
+    pub(super) fn is_erased(&self, sealed: &Sealed) -> Result<bool, Error> {
+        Ok(self.read(sealed.slot)? == [0; SLOT_LEN])
+    }
+
+    /// Makes the secret unreadable for ever, on the disk when this returns.
+    pub(super) fn erase(&self, sealed: &Sealed) -> Result<(), Error> {
+        self.write(sealed.slot, &[0; SLOT_LEN])
+    }
+
+    fn read(&self, slot: u64) -> Result<[u8; SLOT_LEN], Error> {
+        let mut bytes = [0; SLOT_LEN];
+        self.slots
+            .read_exact_at(&mut bytes, slot.saturating_mul(SLOT_LEN as u64))
+            .map_err(|source| self.failed(source))?;
+        Ok(bytes)
+    }
+
+    fn write(&self, slot: u64, bytes: &[u8; SLOT_LEN]) -> Result<(), Error> {
+        self.slots
+            .write_all_at(bytes, slot.saturating_mul(SLOT_LEN as u64))
+            .and_then(|()| self.slots.sync_data())
+            .map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Slots {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The embedded database in which state is kept. The only place that knows sled.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+};
+
+/// Bytes of the database that are kept in memory, whatever its size on disk.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another program has the store open. May pass.
+    #[error("the store {} is in use by another signdrop", .0.display())]
+    InUse(PathBuf),
+    /// The store cannot be opened. Stays.
+    #[error("cannot open the store {}: {reason}", .path.display())]
+    Open {
+        /// The store's directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Reading or writing failed; a full disk is the usual cause. May pass.
+    #[error("cannot read or write the store: {0}")]
+    Access(String),
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::InUse(_) | Self::Access(_) => true,
+            Self::Open { .. } => false,
+        }
+    }
+}
+
+impl From<sled::Error> for Error {
+    fn from(error: sled::Error) -> Self {
+        Self::Access(error.to_string())
+    }
+}
+
+/// An open store; only one program at a time has it open.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: sled::Db,
+    flushes: Arc<Flushes>,
+}
+
+impl Store {
+    /// Opens the store in the directory `path`, which is made where it is missing.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] and [`Error::Open`].
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .mode(sled::Mode::LowSpace)
+            // What has to last is flushed by those who need it to; the rest is made anew by looking.
+            .flush_every_ms(Some(1000))
+            .open()
+            .map_err(|error| match error {
+                sled::Error::Io(io) if io.to_string().contains("lock") => {
+                    Error::InUse(path.to_owned())
+                }
+                error => Error::Open {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                },
+            })?;
+        Ok(Self {
+            db,
+            flushes: Arc::default(),
+        })
+    }
+
+    /// The tree of that name, made where it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Access`], which may pass.
+    pub fn tree(&self, name: &str) -> Result<Tree, Error> {
+        Ok(Tree {
+            tree: self.db.open_tree(name)?,
+        })
+    }
+
+    /// Returns when everything that was written before the call is on the disk.
+    ///
+    /// Callers that come while a flush is under way share the next one, so that a thousand of them cost a few.
+    ///
+    /// # Errors
+    /// [`Error::Access`], which may pass.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.flushes.join(|| {
+            self.db.flush()?;
+            Ok(())
+        })
+    }
+}
+
+/// A map from bytes to bytes, in the order of its keys.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    tree: sled::Tree,
+}
+
+impl Tree {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`Error::Access`], which may pass; so for all methods.
+    pub fn find(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.tree.get(key)?.map(|value| value.to_vec()))
+    }
+
+    /// Sets the value of a key; it lasts from the next [`Store::flush`] on.
+    ///
+    /// # Errors
+    /// [`Error::Access`], which may pass.
+    pub fn set(&self, key: &[u8], value: Vec<u8>) -> Result<(), Error> {
+        self.tree.insert(key, value)?;
+        Ok(())
+    }
+
+    /// Puts `new` in the place of `old`, where nothing stands for no value; answers whether `old` was still there.
+    ///
+    /// # Errors
+    /// [`Error::Access`], which may pass.
+    pub fn exchange(
+        &self,
+        key: &[u8],
+        old: Option<&[u8]>,
+        new: Option<Vec<u8>>,
+    ) -> Result<bool, Error> {
+        Ok(self.tree.compare_and_swap(key, old, new)?.is_ok())
+    }
+
+    /// Removes a key.
+    ///
+    /// # Errors
+    /// [`Error::Access`], which may pass.
+    pub fn unset(&self, key: &[u8]) -> Result<(), Error> {
+        self.tree.remove(key)?;
+        Ok(())
+    }
+
+    /// Takes out the first entry whose key starts with `prefix`; no two callers get the same.
+    ///
+    /// # Errors
+    /// [`Error::Access`], which may pass.
+    pub fn take_first(&self, prefix: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+        while let Some(entry) = self.tree.scan_prefix(prefix).next() {
+            let (key, _) = entry?;
+            // Whoever gets the value back is the one who removed it.
+            if let Some(value) = self.tree.remove(&key)? {
+                return Ok(Some((key.to_vec(), value.to_vec())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entries whose keys start with `prefix`, in order, from the first key behind `after` on.
+    pub fn entries(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), Error>> + use<> {
+        use std::ops::Bound;
+        let start = match after {
+            Some(after) => Bound::Excluded(after.to_vec()),
+            None => Bound::Included(prefix.to_vec()),
+        };
+        let prefix = prefix.to_vec();
+        self.tree
+            .range((start, Bound::Unbounded))
+            .map(|entry| {
+                let (key, value) = entry?;
+                Ok((key.to_vec(), value.to_vec()))
+            })
+            .take_while(move |entry| {
+                entry
+                    .as_ref()
+                    .map_or(true, |(key, _)| key.starts_with(&prefix))
+            })
+    }
+}
+
+/// Lets callers share flushes: each waits for one that began after it came.
+#[derive(Debug, Default)]
+struct Flushes {
+    state: Mutex<FlushState>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct FlushState {
+    /// How many flushes have begun.
+    begun: u64,
+    /// How many flushes have ended.
+    ended: u64,
+    /// Why the last flush failed, if it did.
+    failure: Option<String>,
+}
+
+impl Flushes {
+    fn join(&self, flush: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = state.begun + 1;
+        while state.begun > state.ended && state.ended < mine {
+            state = self
+                .ended
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.ended >= mine {
+            return match &state.failure {
+                Some(reason) => Err(Error::Access(reason.clone())),
+                None => Ok(()),
+            };
+        }
+        state.begun += 1;
+        drop(state);
+        let result = flush();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.ended += 1;
+        state.failure = result.as_ref().err().map(ToString::to_string);
+        self.ended.notify_all();
+        result
+    }
+}
