@@ -2,6 +2,8 @@
 //!
 //! This library exists for the program and its tests; its interface is not stable.
 
+pub mod apply;
+pub mod arrival;
 pub mod config;
 pub mod digest;
 pub mod edit;
@@ -10,7 +12,10 @@ pub mod identity;
 pub mod key;
 pub mod keyring;
 pub mod keystore;
+pub mod place;
 pub mod project;
+pub mod record;
 pub mod signer;
+mod step;
 pub mod store;
 mod stripes;

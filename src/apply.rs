@@ -1,0 +1,244 @@
+//! How an edit reaches the disk: whole or not at all, and to stay. Nothing else writes artifacts.
+
+pub mod redo;
+pub(crate) mod replace;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    sync::{Mutex, PoisonError},
+};
+
+use redo::{Left, Redo};
+use rustix::{
+    fs::{Timespec, Timestamps, UTIME_OMIT},
+    io::Errno,
+};
+
+use crate::{
+    config::Update,
+    edit::Edit,
+    place::{Place, Stamp},
+    step, store,
+};
+
+/// Why an edit did not reach the disk. The file is then as it was, or is healed by the next start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file changed since it was read; what changed it is an arrival of its own. May pass.
+    #[error("the file changed while it was worked on")]
+    Changed,
+    /// The edit reaches beyond the file. Stays.
+    #[error("the edit does not fit the file")]
+    DoesNotFit,
+    /// The file or its directory cannot be written. May pass: disks are emptied, rights are given.
+    #[error("cannot {what}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The redo log cannot be written. May pass.
+    #[error("cannot write the redo log: {0}")]
+    Redo(#[from] store::Error),
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Changed | Self::Io { .. } => true,
+            Self::Redo(error) => error.may_pass(),
+            Self::DoesNotFit => false,
+        }
+    }
+
+    fn io<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io {
+            what,
+            source: source.into(),
+        }
+    }
+}
+
+/// Whether files of a filesystem can be cloned, so that a copy costs no more than what is edited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cloning {
+    Works,
+    Fails,
+}
+
+/// Writes edits.
+#[derive(Debug)]
+pub struct Apply {
+    redo: Option<Redo>,
+    /// What was found out of each device.
+    cloning: Mutex<HashMap<u64, Cloning>>,
+}
+
+impl Apply {
+    /// With a redo log, edits can be written in place.
+    pub fn new(redo: Redo) -> Self {
+        Self {
+            redo: Some(redo),
+            cloning: Mutex::default(),
+        }
+    }
+
+    /// Without a redo log, every edit is written into a copy that takes the file's place.
+    pub fn without_redo() -> Self {
+        Self {
+            redo: None,
+            cloning: Mutex::default(),
+        }
+    }
+
+    /// Writes `edit` into the file at `place`, which has to be as it was when it was stamped, and answers its new stamp.
+    ///
+    /// When this returns, the edit is on the disk. Owner, mode, ACLs and extended attributes stay; hard links elsewhere keep the
+    /// old content; the modification time moves to another second, since caches such as createrepo_c's compare seconds.
+    ///
+    /// # Errors
+    /// [`Error`]; the file is as it was.
+    pub fn apply(
+        &self,
+        place: &Place,
+        stamp: Stamp,
+        edit: &Edit,
+        update: Update,
+    ) -> Result<Stamp, Error> {
+        if !edit.fits(stamp.len()) {
+            return Err(Error::DoesNotFit);
+        }
+        let stat = place.stat().map_err(Error::io("look at the file"))?;
+        if Stamp::of(&stat) != stamp {
+            return Err(Error::Changed);
+        }
+        let redo = self
+            .redo
+            .as_ref()
+            .filter(|_| update == Update::Auto && edit.keeps_length() && stat.st_nlink == 1);
+        let Some(redo) = redo else {
+            return replace::replace(place, stamp, edit);
+        };
+        if self.cloning(stat.st_dev) == Some(Cloning::Fails) {
+            return in_place(redo, place, stamp, edit);
+        }
+        match replace::replace_by_clone(place, stamp, edit)? {
+            Some(stamp) => {
+                self.remember(stat.st_dev, Cloning::Works);
+                Ok(stamp)
+            }
+            None => {
+                self.remember(stat.st_dev, Cloning::Fails);
+                in_place(redo, place, stamp, edit)
+            }
+        }
+    }
+
+    /// Brings a file that a crash, or a failed write, left as a mixture to its edit's end.
+    ///
+    /// # Errors
+    /// [`Error::Io`], which may pass.
+    pub fn heal(&self, place: &Place, inode: u64) -> Result<Left, Error> {
+        match &self.redo {
+            Some(redo) => redo.heal(place, inode),
+            None => Ok(Left::Whole),
+        }
+    }
+
+    /// Gives up what the last run left, once every file of every drop directory has been looked at.
+    ///
+    /// # Errors
+    /// [`Error::Redo`], which may pass.
+    pub fn forget_left(&self) -> Result<(), Error> {
+        match &self.redo {
+            Some(redo) => Ok(redo.forget_left()?),
+            None => Ok(()),
+        }
+    }
+
+    fn cloning(&self, device: u64) -> Option<Cloning> {
+        self.cloning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&device)
+            .copied()
+    }
+
+    fn remember(&self, device: u64, cloning: Cloning) {
+        self.cloning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(device, cloning);
+    }
+}
+
+/// Writes the edit over the file's own bytes, after a redo record has made that safe.
+fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Stamp, Error> {
+    let file = place
+        .open_for_writing()
+        .map_err(Error::io("open the file for writing"))?;
+    if stamp_of(&file)? != stamp {
+        return Err(Error::Changed);
+    }
+    let begun = redo.begin(&file, edit)?;
+    step::reached("redo");
+    match overwrite(&file, stamp, edit) {
+        Ok(stamp) => {
+            redo.end(begun)?;
+            step::reached("end");
+            Ok(stamp)
+        }
+        Err(error) => {
+            redo.leave(begun);
+            Err(error)
+        }
+    }
+}
+
+fn overwrite(file: &File, before: Stamp, edit: &Edit) -> Result<Stamp, Error> {
+    for splice in edit.splices() {
+        step::write_torn(file, splice);
+        file.write_all_at(&splice.new, splice.at)
+            .map_err(Error::io("write the file"))?;
+        step::reached("write");
+    }
+    move_modified_second(file, before)?;
+    rustix::fs::fdatasync(file).map_err(Error::io("make the file last"))?;
+    step::reached("sync");
+    stamp_of(file)
+}
+
+/// The stamp of an open file.
+pub(crate) fn stamp_of(file: &File) -> Result<Stamp, Error> {
+    let stat = rustix::fs::fstat(file).map_err(Error::io("look at the file"))?;
+    Ok(Stamp::of(&stat))
+}
+
+/// Sees to it that the modification time differs in its seconds from what it was.
+fn move_modified_second(file: &File, before: Stamp) -> Result<(), Error> {
+    if stamp_of(file)?.modified_second() != before.modified_second() {
+        return Ok(());
+    }
+    let set = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+    rustix::fs::futimens(
+        file,
+        &Timestamps {
+            last_access: set(0, UTIME_OMIT),
+            last_modification: set(before.modified_second() + 1, 0),
+        },
+    )
+    .map_err(Error::io("set the file's modification time"))
+}
+
+/// Whether an error says that the filesystem cannot do what was asked, rather than that it failed.
+fn is_unsupported(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL | Errno::NOSYS
+    )
+}

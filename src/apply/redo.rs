@@ -1,0 +1,289 @@
+//! What was about to be written in place, so that a crash leaves no mixture behind.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    os::unix::fs::FileExt as _,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, stamp_of};
+use crate::{
+    edit::Edit,
+    place::Place,
+    store::{self, Store, Tree},
+};
+
+/// A disk writes this many bytes or none of them.
+const SECTOR: u64 = 512;
+
+/// One edit that has begun.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Record {
+    inode: u64,
+    len: u64,
+    stretches: Vec<Stretch>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Stretch {
+    at: u64,
+    old: Vec<u8>,
+    new: Vec<u8>,
+}
+
+/// What an edit that had begun before a crash has left of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// The file is whole, before or after the edit, or no longer the one that was edited.
+    Whole,
+    /// The file was a mixture, and has been brought to the edit's end.
+    Healed,
+}
+
+/// An edit that has begun.
+#[derive(Debug)]
+#[must_use = "it has to be ended, or left to be healed"]
+pub(super) struct Begun {
+    number: u64,
+    record: Record,
+}
+
+/// The log of edits in place.
+///
+/// A record holds the old bytes and the new. A file that a crash left is then one of three things, sector by sector: all old, all
+/// new, or a mixture. Only a mixture is written to; whatever else is found there is somebody else's and stays.
+#[derive(Debug)]
+pub struct Redo {
+    store: Store,
+    tree: Tree,
+    next: AtomicU64,
+    /// What the last run left, by inode: the name may have changed since, and the device's number too.
+    left: Mutex<HashMap<u64, Vec<(u64, Record)>>>,
+}
+
+impl Redo {
+    /// Opens the log and reads what the last run left in it.
+    ///
+    /// # Errors
+    /// [`store::Error`], which may pass.
+    pub fn open(store: &Store) -> Result<Self, store::Error> {
+        let tree = store.tree("redo")?;
+        let mut left: HashMap<u64, Vec<(u64, Record)>> = HashMap::new();
+        let mut next = 0;
+        for entry in tree.entries(b"", None) {
+            let (key, value) = entry?;
+            let number = key.try_into().map_or(0, u64::from_be_bytes);
+            next = next.max(number + 1);
+            // A record of another version cannot be replayed by this one, and must not keep the daemon from starting.
+            if let Ok(record) = postcard::from_bytes::<Record>(&value) {
+                left.entry(record.inode).or_default().push((number, record));
+            }
+        }
+        Ok(Self {
+            store: store.clone(),
+            tree,
+            next: AtomicU64::new(next),
+            left: Mutex::new(left),
+        })
+    }
+
+    /// Notes an edit that is about to be written in place. When this returns, the note is on the disk.
+    pub(super) fn begin(&self, file: &File, edit: &Edit) -> Result<Begun, Error> {
+        let stamp = stamp_of(file)?;
+        let mut stretches = Vec::new();
+        for splice in edit.splices() {
+            let mut old = vec![0; splice.new.len()];
+            file.read_exact_at(&mut old, splice.at)
+                .map_err(Error::io("read the file"))?;
+            stretches.push(Stretch {
+                at: splice.at,
+                old,
+                new: splice.new.clone(),
+            });
+        }
+        let record = Record {
+            inode: stamp.inode(),
+            len: stamp.len(),
+            stretches,
+        };
+        let bytes = postcard::to_stdvec(&record)
+            .map_err(|error| store::Error::Access(error.to_string()))?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.tree.set(&number.to_be_bytes(), bytes)?;
+        self.store.flush()?;
+        Ok(Begun { number, record })
+    }
+
+    /// Drops the note. That need not be on the disk: a file that is all new is left alone.
+    pub(super) fn end(&self, begun: Begun) -> Result<(), Error> {
+        Ok(self.tree.unset(&begun.number.to_be_bytes())?)
+    }
+
+    /// Leaves an edit that failed half way to [`Redo::heal`].
+    pub(super) fn leave(&self, begun: Begun) {
+        let mut left = self.left();
+        let records = left.entry(begun.record.inode).or_default();
+        records.push((begun.number, begun.record));
+    }
+
+    /// Brings a file that the last run left as a mixture to the edit's end.
+    ///
+    /// # Errors
+    /// [`Error::Io`], which may pass; the note stays.
+    pub(super) fn heal(&self, place: &Place, inode: u64) -> Result<Left, Error> {
+        let Some(records) = self.left().get(&inode).cloned() else {
+            return Ok(Left::Whole);
+        };
+        let mut left = Left::Whole;
+        for (number, record) in records {
+            let file = place
+                .open_for_writing()
+                .map_err(Error::io("open the file for writing"))?;
+            if record.heal(&file)? == Left::Healed {
+                left = Left::Healed;
+            }
+            self.tree.unset(&number.to_be_bytes())?;
+        }
+        self.left().remove(&inode);
+        Ok(left)
+    }
+
+    /// Gives up what is left, once every file of every drop directory has been looked at.
+    ///
+    /// # Errors
+    /// [`store::Error`], which may pass.
+    pub(super) fn forget_left(&self) -> Result<(), store::Error> {
+        let left = std::mem::take(&mut *self.left());
+        for (number, _) in left.into_values().flatten() {
+            self.tree.unset(&number.to_be_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Vec<(u64, Record)>>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    fn heal(&self, file: &File) -> Result<Left, Error> {
+        let stamp = stamp_of(file)?;
+        if stamp.inode() != self.inode || stamp.len() != self.len {
+            return Ok(Left::Whole);
+        }
+        let (mut some_old, mut some_new) = (false, false);
+        for stretch in &self.stretches {
+            let mut now = vec![0; stretch.new.len()];
+            file.read_exact_at(&mut now, stretch.at)
+                .map_err(Error::io("read the file"))?;
+            for range in sectors(stretch.at, now.len()) {
+                let (now, old, new) = (
+                    now.get(range.clone()),
+                    stretch.old.get(range.clone()),
+                    stretch.new.get(range),
+                );
+                if old == new {
+                    continue;
+                }
+                if now == new {
+                    some_new = true;
+                } else if now == old {
+                    some_old = true;
+                } else {
+                    return Ok(Left::Whole);
+                }
+            }
+        }
+        if !(some_old && some_new) {
+            return Ok(Left::Whole);
+        }
+        for stretch in &self.stretches {
+            file.write_all_at(&stretch.new, stretch.at)
+                .map_err(Error::io("write the file"))?;
+        }
+        rustix::fs::fdatasync(file).map_err(Error::io("make the file last"))?;
+        Ok(Left::Healed)
+    }
+}
+
+/// Cuts a stretch of the file where its sectors meet; the ranges count from the stretch's start.
+fn sectors(at: u64, len: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        if start >= len {
+            return None;
+        }
+        let to_boundary = (SECTOR - (at + start as u64) % SECTOR) as usize;
+        let range = start..len.min(start + to_boundary);
+        start = range.end;
+        Some(range)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn record(at: u64, old: &[u8], new: &[u8], file: &File) -> Record {
+        let stamp = stamp_of(file).unwrap();
+        Record {
+            inode: stamp.inode(),
+            len: stamp.len(),
+            stretches: vec![Stretch {
+                at,
+                old: old.to_vec(),
+                new: new.to_vec(),
+            }],
+        }
+    }
+
+    #[test]
+    fn sectors_end_where_the_disk_ends_them() {
+        assert_eq!(
+            sectors(96, 1000).collect::<Vec<_>>(),
+            [0..416, 416..928, 928..1000]
+        );
+        assert_eq!(sectors(512, 512).collect::<Vec<_>>(), [0..512]);
+        assert_eq!(sectors(0, 0).count(), 0);
+    }
+
+    #[test]
+    fn only_a_mixture_of_old_and_new_sectors_is_written_to() {
+        let (old, new) = ([b'o'; 2000], [b'n'; 2000]);
+        let mut torn = old;
+        torn[..416].fill(b'n');
+        let mut foreign = torn;
+        foreign[1999] = b'x';
+        for (now, left, after) in [
+            (old, Left::Whole, old),
+            (new, Left::Whole, new),
+            (torn, Left::Healed, new),
+            (foreign, Left::Whole, foreign),
+        ] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&[b'.'; 96]).unwrap();
+            file.write_all(&now).unwrap();
+            assert_eq!(record(96, &old, &new, &file).heal(&file).unwrap(), left);
+            let mut found = [0; 2000];
+            file.read_exact_at(&mut found, 96).unwrap();
+            assert_eq!(found, after);
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_left_alone() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"on").unwrap();
+        let record = record(0, b"oo", b"nn", &file);
+        file.write_all(b".").unwrap();
+        assert_eq!(record.heal(&file).unwrap(), Left::Whole);
+    }
+}

@@ -1,0 +1,356 @@
+//! The one way through: what is done with a file, from wherever word of it came.
+
+use std::{
+    error::Error as StdError,
+    ffi::OsStr,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use rustix::{fs::FileType, io::Errno};
+use signdrop_watcher::{Writers, writers};
+
+use crate::{
+    apply::{self, Apply, redo::Left},
+    config::{Action, Drop, Keys},
+    format::{self, Format},
+    key,
+    keyring::{Keyring, ProjectKey},
+    keystore::{self, NewKey},
+    place::{Place, Stamp},
+    project::{self, Project},
+    record::{Lasting, Outcome, Policy, Record, Records},
+    signer, store,
+};
+
+/// Why an artifact failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its path names no project. Stays.
+    #[error(transparent)]
+    Project(#[from] project::Error),
+    /// It cannot be opened. May pass.
+    #[error("cannot open")]
+    Open(#[source] io::Error),
+    /// It is not sound, or could not be signed.
+    #[error(transparent)]
+    Format(#[from] format::Error),
+    /// The drop directory does not make keys, and there is none. May pass: somebody makes it.
+    #[error(
+        "there is no key for {0}, and create_keys is off here; `signdrop key generate` makes one"
+    )]
+    NoKey(crate::identity::Identity),
+    /// The key could not be made or read.
+    #[error(transparent)]
+    Keystore(#[from] keystore::Error),
+    /// The key could not be used.
+    #[error(transparent)]
+    Signer(#[from] signer::Error),
+    /// The edit did not reach the disk.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// The record of an earlier outcome cannot be read or written. May pass.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The program is at fault. Stays.
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
+}
+
+impl Error {
+    /// Whether the same file may succeed later without having changed.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Project(_) | Self::Internal(_) => false,
+            Self::Open(_) | Self::NoKey(_) => true,
+            Self::Format(error) => error.may_pass(),
+            Self::Keystore(error) => error.may_pass(),
+            Self::Signer(error) => error.may_pass(),
+            Self::Apply(error) => error.may_pass(),
+            Self::Store(error) => error.may_pass(),
+        }
+    }
+
+    /// Whether somebody else changed the file or its key meanwhile, so that it has to be read anew.
+    fn is_race(&self) -> bool {
+        match self {
+            Self::Apply(apply::Error::Changed)
+            | Self::Signer(signer::Error::Deleted)
+            | Self::Format(format::Error::Rpm(format::rpm::Error::OpenPgp(
+                key::openpgp::Error::Signer(signer::Error::Deleted),
+            ))) => true,
+            Self::Open(error) => error.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
+/// An error with all its causes, none of them twice.
+pub fn reason(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// What came of working on a path.
+#[derive(Debug)]
+pub enum Settlement {
+    /// The artifact has an outcome; `Fresh` where it is new, so that it is told only once.
+    Settled(Record, Freshness),
+    /// Somebody has the file open for writing.
+    BeingWritten,
+    /// The file changed while it was worked on: it has to be read again.
+    Again,
+    /// There is no artifact of that name: it is gone, or of another name or place than artifacts have.
+    Nothing,
+}
+
+/// Whether an outcome was known before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// It was kept from before.
+    Known,
+    /// It is new.
+    Fresh,
+}
+
+/// Everything that an arrival needs on its way.
+#[derive(Debug)]
+pub struct Way {
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+    /// Writes edits.
+    pub apply: Apply,
+    /// Keeps outcomes.
+    pub records: Records,
+}
+
+/// A path that may be an artifact's, with all that the configuration says of it.
+struct Candidate<'a> {
+    drop: &'a Drop,
+    relative: &'a Path,
+    path: PathBuf,
+    format: Format,
+}
+
+impl Way {
+    /// Works on the file at `relative` below `drop`'s root until it has an outcome, which is kept.
+    pub fn settle(&self, drop: &Drop, relative: &Path, keys: &Keys) -> Settlement {
+        let Some(candidate) = Candidate::new(drop, relative) else {
+            return Settlement::Nothing;
+        };
+        let place = match Place::beneath(&drop.root, relative) {
+            Ok(place) => place,
+            // A directory on the way is gone, or has become something else: no file of the tree has this name.
+            Err(_) => return self.forget(&candidate),
+        };
+        match self.settle_at(&candidate, &place, keys) {
+            Ok(Settlement::Nothing) => self.forget(&candidate),
+            Ok(settlement) => settlement,
+            Err(error) => self.failed(&candidate, &place, &error),
+        }
+    }
+
+    fn settle_at(
+        &self,
+        candidate: &Candidate<'_>,
+        place: &Place,
+        keys: &Keys,
+    ) -> Result<Settlement, Error> {
+        let stat = match place.stat() {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Settlement::Nothing),
+            Err(errno) => return Err(Error::Open(errno.into())),
+        };
+        let stamp = Stamp::of(&stat);
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let not_regular = match kind {
+            FileType::RegularFile => None,
+            FileType::Directory => return Ok(Settlement::Nothing),
+            FileType::Symlink => Some("it is a symbolic link, which is never followed"),
+            _ => Some("it is not a regular file"),
+        };
+        let project = candidate.drop.templates.project(candidate.relative);
+        let policy = candidate.policy(project.as_ref().ok());
+        if let Some(record) = self.records.find(&candidate.path)?
+            && record.settles(stamp, policy)
+        {
+            return Ok(Settlement::Settled(record, Freshness::Known));
+        }
+        if let Some(reason) = not_regular {
+            let record = Record::new(stamp, policy, Outcome::Ignored, reason.into());
+            return self.settled(candidate, record);
+        }
+        if self.apply.heal(place, stamp.inode())? == Left::Healed {
+            return Ok(Settlement::Again);
+        }
+        let file = place.open().map_err(|errno| Error::Open(errno.into()))?;
+        if apply::stamp_of(&file)? != stamp {
+            return Ok(Settlement::Again);
+        }
+        if writers(&file) == Writers::Some {
+            return Ok(Settlement::BeingWritten);
+        }
+        let project = project?;
+        let (outcome, stamp) = self.work(candidate, &project, place, &file, stamp, keys)?;
+        self.settled(
+            candidate,
+            Record::new(stamp, policy, outcome, String::new()),
+        )
+    }
+
+    fn work(
+        &self,
+        candidate: &Candidate<'_>,
+        project: &Project,
+        place: &Place,
+        file: &File,
+        stamp: Stamp,
+        keys: &Keys,
+    ) -> Result<(Outcome, Stamp), Error> {
+        let drop = candidate.drop;
+        let sound = candidate
+            .format
+            .check(file, drop.digest(candidate.relative))?;
+        let apply = |edit| self.apply.apply(place, stamp, &edit, drop.update);
+        match drop.action {
+            Action::Unsign => match sound.unsign() {
+                Some(edit) => Ok((Outcome::Unsigned, apply(edit)?)),
+                None => Ok((Outcome::Unchanged, stamp)),
+            },
+            Action::Sign => {
+                let key = self.key(drop, project, keys)?;
+                if sound.is_signed_by(key.public()) {
+                    return Ok((Outcome::Unchanged, stamp));
+                }
+                let in_use = self.keyring.begin(&key)?;
+                let edit = sound.sign(&in_use, SystemTime::now())?;
+                crate::step::reached("sign");
+                Ok((Outcome::Signed, apply(edit)?))
+            }
+        }
+    }
+
+    /// The project's key, made now where the drop directory allows it.
+    fn key(&self, drop: &Drop, project: &Project, keys: &Keys) -> Result<Arc<ProjectKey>, Error> {
+        if let Some(key) = self.keyring.open(&project.identity)? {
+            return Ok(key);
+        }
+        if !drop.create_keys {
+            return Err(Error::NoKey(project.identity.clone()));
+        }
+        let created = self.keyring.create(&NewKey {
+            identity: project.identity.clone(),
+            name: project.name.clone(),
+            algorithm: keys.algorithm,
+            expires: keys.lifetime(),
+        })?;
+        if let keystore::Creation::New(entry) = created {
+            tracing::info!(project = %project.id, key = entry.fingerprint, identity = %entry.identity, "key created");
+        }
+        self.keyring
+            .open(&project.identity)?
+            .ok_or(Error::Signer(signer::Error::Deleted))
+    }
+
+    fn settled(&self, candidate: &Candidate<'_>, record: Record) -> Result<Settlement, Error> {
+        self.records.put(&candidate.path, &record)?;
+        Ok(Settlement::Settled(record, Freshness::Fresh))
+    }
+
+    fn failed(&self, candidate: &Candidate<'_>, place: &Place, error: &Error) -> Settlement {
+        if error.is_race() {
+            return Settlement::Again;
+        }
+        let Ok(stat) = place.stat() else {
+            return self.forget(candidate);
+        };
+        let project = candidate.drop.templates.project(candidate.relative).ok();
+        let mut record = Record::new(
+            Stamp::of(&stat),
+            candidate.policy(project.as_ref()),
+            Outcome::Failed,
+            reason(error),
+        );
+        if error.may_pass() {
+            record.lasting = Lasting::MayPass;
+        }
+        if let Err(error) = self.records.put(&candidate.path, &record) {
+            tracing::error!(artifact = %candidate.path.display(), error = reason(&error), "cannot keep the outcome");
+        }
+        Settlement::Settled(record, Freshness::Fresh)
+    }
+
+    /// Drops what is known of a path that is no artifact's any more.
+    fn forget(&self, candidate: &Candidate<'_>) -> Settlement {
+        if let Err(error) = self.records.remove(&candidate.path) {
+            tracing::error!(artifact = %candidate.path.display(), error = reason(&error), "cannot forget a file that is gone");
+        }
+        Settlement::Nothing
+    }
+
+    /// The outcome that a path has already for its present content, found without reading the file.
+    ///
+    /// `None` where there is work to do, or might be.
+    pub fn known(&self, drop: &Drop, relative: &Path) -> Option<Record> {
+        let candidate = Candidate::new(drop, relative)?;
+        let record = self.records.find(&candidate.path).ok()??;
+        let stat = Place::beneath(&drop.root, relative).ok()?.stat().ok()?;
+        let project = drop.templates.project(relative).ok();
+        record
+            .settles(Stamp::of(&stat), candidate.policy(project.as_ref()))
+            .then_some(record)
+    }
+
+    /// An outcome for a path whose work ended by a fault of the program.
+    pub fn internal_error(&self, drop: &Drop, relative: &Path, message: String) -> Settlement {
+        match (
+            Candidate::new(drop, relative),
+            Place::beneath(&drop.root, relative),
+        ) {
+            (Some(candidate), Ok(place)) => {
+                self.failed(&candidate, &place, &Error::Internal(message))
+            }
+            _ => Settlement::Nothing,
+        }
+    }
+}
+
+/// Whether a path below a drop directory is one that artifacts have.
+pub fn is_candidate(drop: &Drop, relative: &Path) -> bool {
+    Candidate::new(drop, relative).is_some()
+}
+
+impl<'a> Candidate<'a> {
+    fn new(drop: &'a Drop, relative: &'a Path) -> Option<Self> {
+        let name: &OsStr = relative.file_name()?;
+        let format = Format::of_name(name).filter(|format| drop.formats.contains(format))?;
+        (!drop.ignores(relative)).then(|| Self {
+            drop,
+            relative,
+            path: drop.root.join(relative),
+            format,
+        })
+    }
+
+    /// What is wanted of the artifact, so that a change of it makes the file arrive again.
+    fn policy(&self, project: Option<&Project>) -> Policy {
+        let identity = project.map_or("", |project| project.identity.as_str());
+        let (format, digest) = (self.format.name(), self.drop.digest(self.relative));
+        Policy::of(&match self.drop.action {
+            Action::Sign => format!("{format} sign {digest} {identity}"),
+            Action::Unsign => format!("{format} unsign"),
+        })
+    }
+}
