@@ -242,6 +242,8 @@ pub struct Drop {
     pub update: Update,
     digest: Digest,
     rules: Vec<Rule>,
+    /// The patterns as they are written.
+    pub ignore_patterns: Vec<String>,
     ignore: GlobSet,
     /// Matches directories below which everything is ignored.
     ignore_below: GlobSet,
@@ -314,6 +316,7 @@ impl TryFrom<RawDrop> for Drop {
             update: raw.update,
             digest: raw.digest,
             rules: raw.rules,
+            ignore_patterns: raw.ignore,
             ignore: built(ignore)?,
             ignore_below: built(ignore_below)?,
         })

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-pub use vault::{MASTER_KEY_LEN, MasterKey};
+pub use vault::{Error as VaultError, MasterKey};
 use vault::{Sealed, Vault};
 
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
 
 /// The version of the records' encoding, their first byte.
 const RECORD_VERSION: u8 = 1;
+
+/// Where the number of keys is kept.
+const COUNT: &[u8] = b"keys";
 
 /// Why the keystore did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +146,7 @@ pub struct Keystore {
     store: Store,
     keys: Tree,
     pool: Tree,
+    meta: Tree,
     vault: Vault,
     locks: Stripes<Mutex<()>>,
 }
@@ -158,6 +162,7 @@ impl Keystore {
         Ok(Self {
             keys: store.tree("keys")?,
             pool: store.tree("pool")?,
+            meta: store.tree("meta")?,
             vault: Vault::open(store, state_dir, master)?,
             store: store.clone(),
             locks: Stripes::default(),
@@ -256,7 +261,9 @@ impl Keystore {
             secret: sealed,
             former,
         };
-        self.keys.set(name.as_bytes(), encode(&record, name)?)?;
+        let bytes = encode(&record, name)?;
+        self.keys
+            .set_and_count(name.as_bytes(), bytes, (&self.meta, COUNT, 1))?;
         self.store.flush()?;
         Ok(Creation::New(entry))
     }
@@ -300,7 +307,9 @@ impl Keystore {
                 former: former(record),
                 deleted: unix_seconds(SystemTime::now()),
             };
-            self.keys.set(name.as_bytes(), encode(&tombstone, name)?)?;
+            let bytes = encode(&tombstone, name)?;
+            self.keys
+                .set_and_count(name.as_bytes(), bytes, (&self.meta, COUNT, -1))?;
             self.store.flush()?;
         }
         Ok(present)
@@ -324,19 +333,20 @@ impl Keystore {
         Ok(keys)
     }
 
-    /// How many keys there are. Reads all of them.
+    /// How many keys there are. Takes the same time however many.
     ///
     /// # Errors
-    /// [`Error::Store`] may pass, [`Error::Record`] stays.
+    /// [`Error::Store`], which may pass.
     pub fn count(&self) -> Result<u64, Error> {
-        let mut count = 0;
-        for entry in self.keys.entries(b"", None) {
-            let (name, bytes) = entry?;
-            if let Record::Key { .. } = decode(&bytes, &String::from_utf8_lossy(&name))? {
-                count += 1;
-            }
-        }
-        Ok(count)
+        Ok(self.meta.number(COUNT)?)
+    }
+
+    /// Returns when everything that was written before is on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Store`], which may pass.
+    pub fn flush(&self) -> Result<(), Error> {
+        Ok(self.store.flush()?)
     }
 
     /// Prepares one RSA key so that a later [`Keystore::create`] need not wait for it, unless `target` are there already.

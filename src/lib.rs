@@ -4,16 +4,23 @@
 
 pub mod apply;
 pub mod arrival;
+pub mod barrier;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod digest;
 pub mod edit;
 pub mod format;
+pub mod http;
 pub mod identity;
 pub mod key;
 pub mod keyring;
 pub mod keystore;
+pub mod master_key;
+pub mod metrics;
 pub mod place;
 pub mod project;
+pub mod queue;
 pub mod record;
 pub mod signer;
 mod step;

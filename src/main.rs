@@ -1,2 +1,7 @@
-//! signdrop
-fn main() {}
+//! The program: arguments, logging, exit status.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    signdrop::cli::run()
+}

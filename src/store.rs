@@ -139,6 +139,41 @@ impl Tree {
         Ok(self.tree.compare_and_swap(key, old, new)?.is_ok())
     }
 
+    /// Sets the value of a key and moves a number kept in another tree, both or neither.
+    ///
+    /// # Errors
+    /// [`Error::Access`], which may pass.
+    pub fn set_and_count(
+        &self,
+        key: &[u8],
+        value: Vec<u8>,
+        (numbers, name, by): (&Self, &[u8], i64),
+    ) -> Result<(), Error> {
+        use sled::{
+            Transactional as _,
+            transaction::{ConflictableTransactionError, TransactionError},
+        };
+        (&self.tree, &numbers.tree)
+            .transaction(|(tree, numbers)| {
+                tree.insert(key, value.as_slice())?;
+                let number = number_of(numbers.get(name)?.as_deref()).saturating_add_signed(by);
+                numbers.insert(name, &number.to_be_bytes())?;
+                Ok::<(), ConflictableTransactionError<()>>(())
+            })
+            .map_err(|error| match error {
+                TransactionError::Abort(()) => Error::Access("the change was given up".into()),
+                TransactionError::Storage(error) => error.into(),
+            })
+    }
+
+    /// A number that [`Tree::set_and_count`] keeps; 0 where it never did.
+    ///
+    /// # Errors
+    /// [`Error::Access`], which may pass.
+    pub fn number(&self, name: &[u8]) -> Result<u64, Error> {
+        Ok(number_of(self.tree.get(name)?.as_deref()))
+    }
+
     /// Removes a key.
     ///
     /// # Errors
@@ -187,6 +222,12 @@ impl Tree {
                     .map_or(true, |(key, _)| key.starts_with(&prefix))
             })
     }
+}
+
+fn number_of(bytes: Option<&[u8]>) -> u64 {
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_be_bytes)
 }
 
 /// Lets callers share flushes: each waits for one that began after it came.

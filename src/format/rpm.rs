@@ -11,7 +11,7 @@ mod whole;
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use header::{Header, INTRO_LEN, Intro, Limits};
-pub use signature::Held;
+pub use signature::{Covers, Held};
 pub use whole::Whole;
 
 use crate::key::openpgp;
@@ -179,6 +179,30 @@ impl Package {
             text(tag::VERSION),
             text(tag::RELEASE)
         )
+    }
+
+    /// The digests that the package carries, by name, in hexadecimal.
+    pub fn digests(&self) -> Vec<(&'static str, String)> {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let mut digests = Vec::new();
+        for (tag, name) in [
+            (sigtag::SHA1HEADER, "header SHA-1"),
+            (sigtag::SHA256HEADER, "header SHA-256"),
+            (sigtag::SHA3_256HEADER, "header SHA3-256"),
+        ] {
+            digests.extend(self.signature.string(tag).map(|value| (name, text(value))));
+        }
+        for (tag, name) in [
+            (tag::PAYLOADSHA256, "payload SHA-256"),
+            (tag::PAYLOADSHA512, "payload SHA-512"),
+            (tag::PAYLOADSHA3_256, "payload SHA3-256"),
+        ] {
+            digests.extend(self.main.string(tag).map(|value| (name, text(value))));
+        }
+        if let Some(md5) = self.signature.bin(sigtag::MD5) {
+            digests.push(("header and payload MD5", hex::encode(md5)));
+        }
+        digests
     }
 
     /// The package format's number, 4 or 6.

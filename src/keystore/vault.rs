@@ -24,7 +24,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::{key::random, store::Store};
 
 /// Bytes of a master key.
-pub const MASTER_KEY_LEN: usize = 32;
+const MASTER_KEY_LEN: usize = 32;
 /// Bytes of a slot.
 const SLOT_LEN: usize = 32;
 /// Bytes of a nonce of AES-GCM.

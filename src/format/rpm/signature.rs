@@ -207,7 +207,8 @@ impl Whole {
             && held.iter().all(|held| self.is_valid(held, key))
     }
 
-    fn is_valid(&self, held: &Held, key: &openpgp::PublicKey) -> bool {
+    /// Whether a signature that the package holds is `key`'s, made with the digest that the package was checked for, and valid.
+    pub fn is_valid(&self, held: &Held, key: &openpgp::PublicKey) -> bool {
         let hasher = match held.covers {
             Covers::Header => Some(self.package.header_hasher(self.digest)),
             Covers::HeaderAndPayload => self.header_and_payload.clone(),

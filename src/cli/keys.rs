@@ -1,0 +1,225 @@
+//! `signdrop key …`
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use clap::Args;
+
+use super::{
+    Client, Error, KeyCommand, Keys, Print, connect, optional_config,
+    terminal::{date, say, say_json},
+};
+use crate::{
+    config::{self, Config},
+    daemon,
+    http::{KeyInfo, KeyRequest},
+    identity::Identity,
+    key::Algorithm,
+    keyring::Keyring,
+    keystore::Keystore,
+    master_key,
+};
+
+/// What a new key is to be.
+#[derive(Debug, Args)]
+pub(super) struct Wish {
+    /// The e-mail that names the key.
+    email: Identity,
+    /// The name in the user id, `NAME <EMAIL>`; the part of the e-mail before its last @ where nothing is said.
+    #[arg(long)]
+    name: Option<String>,
+    /// The algorithm; the configuration's where nothing is said.
+    #[arg(long, value_enum)]
+    algorithm: Option<Algorithm>,
+    /// How long it is valid: never, or a time such as 5y or 180d; the configuration's where nothing is said.
+    #[arg(long, value_name = "TIME")]
+    expires: Option<String>,
+}
+
+impl From<Wish> for KeyRequest {
+    fn from(wish: Wish) -> Self {
+        Self {
+            identity: wish.email,
+            name: wish.name,
+            algorithm: wish.algorithm,
+            expires: wish.expires,
+        }
+    }
+}
+
+/// Opens the keys of `--store`.
+///
+/// # Errors
+/// Those of configuration, master key and store.
+pub(super) fn open_keystore(keys: &Keys) -> Result<Keystore, Error> {
+    let state_dir = keys
+        .store
+        .as_deref()
+        .ok_or_else(|| Error::Usage("--store is missing".into()))?;
+    daemon::forbid_core_dumps()?;
+    let defaults = config_keys(keys)?;
+    let master = master_key::read(&defaults.master_key)?;
+    let store = daemon::open_store(state_dir)?;
+    Ok(Keystore::open(&store, state_dir, master)?)
+}
+
+fn config_keys(keys: &Keys) -> Result<config::Keys, Error> {
+    Ok(optional_config(&keys.config)?
+        .map(|config: Config| config.keys)
+        .unwrap_or_default())
+}
+
+/// Where the keys are.
+enum Source {
+    Daemon(Client),
+    Store(Keyring, config::Keys),
+}
+
+impl Source {
+    fn open(keys: &Keys) -> Result<Self, Error> {
+        Ok(match &keys.store {
+            Some(_) => Self::Store(Keyring::new(open_keystore(keys)?), config_keys(keys)?),
+            None => Self::Daemon(connect(&keys.api)?),
+        })
+    }
+
+    fn generate(&self, request: KeyRequest) -> Result<KeyInfo, Error> {
+        match self {
+            Self::Daemon(client) => Ok(client.generate(&request)?),
+            Self::Store(keyring, defaults) => {
+                let new = request.into_new_key(defaults).map_err(Error::Usage)?;
+                Ok(KeyInfo::of(&keyring.create(&new)?.into_entry())?)
+            }
+        }
+    }
+
+    fn list(&self, print: Print) -> Result<(), Error> {
+        let mut after: Option<String> = None;
+        loop {
+            let (keys, next) = match self {
+                Self::Daemon(client) => {
+                    let page = client.list(after.as_deref())?;
+                    (page.keys, page.next)
+                }
+                Self::Store(keyring, _) => {
+                    let entries = keyring.keystore().list(after.as_deref(), 1000)?;
+                    let keys = entries
+                        .iter()
+                        .map(KeyInfo::of)
+                        .collect::<Result<Vec<_>, _>>()?;
+                    let next = keys.last().map(|key| key.identity.to_string());
+                    (keys, next)
+                }
+            };
+            for key in &keys {
+                match print {
+                    Print::Text => say(&format!(
+                        "{} {:8} {}  {}",
+                        key.fingerprint,
+                        key.algorithm,
+                        date(key.created),
+                        key.identity
+                    ))?,
+                    Print::Json => say_json(key)?,
+                }
+            }
+            if next.is_none() {
+                return Ok(());
+            }
+            after = next;
+        }
+    }
+
+    fn show(&self, identity: &Identity) -> Result<KeyInfo, Error> {
+        match self {
+            Self::Daemon(client) => Ok(client.show(identity)?),
+            Self::Store(keyring, _) => {
+                let entry = keyring.keystore().find(identity)?;
+                Ok(KeyInfo::of(&entry.ok_or_else(|| unknown(identity))?)?)
+            }
+        }
+    }
+
+    fn export(&self, identity: &Identity) -> Result<String, Error> {
+        match self {
+            Self::Daemon(client) => Ok(client.export(identity)?),
+            Self::Store(keyring, _) => {
+                let entry = keyring.keystore().find(identity)?;
+                let entry = entry.ok_or_else(|| unknown(identity))?;
+                Ok(entry.certificate()?.to_armour()?)
+            }
+        }
+    }
+
+    fn delete(&self, identity: &Identity) -> Result<KeyInfo, Error> {
+        match self {
+            Self::Daemon(client) => Ok(client.delete(identity)?),
+            Self::Store(keyring, _) => {
+                let entry = keyring.delete(identity)?;
+                Ok(KeyInfo::of(&entry.ok_or_else(|| unknown(identity))?)?)
+            }
+        }
+    }
+}
+
+fn unknown(identity: &Identity) -> Error {
+    Error::Failed(format!("unknown key: {identity}"))
+}
+
+pub(super) fn run(command: KeyCommand) -> Result<(), Error> {
+    match command {
+        KeyCommand::Generate { keys, wish, json } => {
+            show(&Source::open(&keys)?.generate(wish.into())?, json.into())
+        }
+        KeyCommand::List { keys, json } => Source::open(&keys)?.list(json.into()),
+        KeyCommand::Show { keys, email, json } => {
+            show(&Source::open(&keys)?.show(&email)?, json.into())
+        }
+        KeyCommand::Export { keys, email } => {
+            let armour = Source::open(&keys)?.export(&email)?;
+            write!(io::stdout().lock(), "{armour}")?;
+            Ok(())
+        }
+        KeyCommand::Delete { keys, email, yes } => {
+            let source = Source::open(&keys)?;
+            if !yes && !confirmed(&source.show(&email)?)? {
+                return Err(Error::Failed("nothing was deleted".into()));
+            }
+            let deleted = source.delete(&email)?;
+            say(&format!(
+                "deleted {} {}",
+                deleted.fingerprint, deleted.identity
+            ))
+        }
+    }
+}
+
+fn show(key: &KeyInfo, print: Print) -> Result<(), Error> {
+    match print {
+        Print::Json => say_json(key),
+        Print::Text => say(&format!(
+            "identity     {}\nuser id      {}\nalgorithm    {}\nfingerprint  {}\ncreated      {}\nexpires      {}",
+            key.identity,
+            key.user_id,
+            key.algorithm,
+            key.fingerprint,
+            date(key.created),
+            key.expires.map_or_else(|| "never".into(), date),
+        )),
+    }
+}
+
+fn confirmed(key: &KeyInfo) -> Result<bool, Error> {
+    if !io::stdin().is_terminal() {
+        return Err(Error::Usage(
+            "deleting a key cannot be undone: confirm with --yes".into(),
+        ));
+    }
+    eprint!(
+        "Delete the key {} of {} for good? Type its e-mail: ",
+        key.fingerprint, key.identity
+    );
+    io::stderr().flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim_end() == key.identity.as_str())
+}

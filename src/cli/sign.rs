@@ -1,0 +1,200 @@
+//! `signdrop sign` and `signdrop unsign`: files are changed here, with the caller's rights.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde_json::json;
+
+use super::{
+    Error, Keys, Print,
+    artifacts::{Report, each},
+    client::RemoteSigner,
+    connect, keys, optional_config,
+    terminal::shown,
+};
+use crate::{
+    apply::{self, Apply},
+    arrival::reason,
+    config::{Config, Update},
+    digest::Digest,
+    edit::Edit,
+    format::{Format, Sound},
+    identity::Identity,
+    keyring::Keyring,
+    place::{Place, Stamp},
+    record::Outcome,
+    signer::DigestSigner,
+};
+
+pub(super) fn sign(
+    keys: &Keys,
+    user: Option<&Identity>,
+    digest: Option<Digest>,
+    print: Print,
+    paths: &[PathBuf],
+) -> Result<(), Error> {
+    let config = optional_config(&keys.config)?;
+    if user.is_none() && config.is_none() {
+        return Err(Error::Usage(format!(
+            "whose key? Name it with -u EMAIL, or a configuration with -c FILE: there is none at {}",
+            keys.config.display()
+        )));
+    }
+    let apply = Apply::without_redo();
+    let signers = Signers::open(keys)?;
+    each(paths, "signing", print, |path| {
+        let wanted = wanted(path, user, digest, config.as_ref())?;
+        let text = |error: &dyn std::error::Error| reason(error);
+        let open = Opened::read(path, wanted.digest)?;
+        signers.with(&wanted.identity, |signer| {
+            if open.sound.is_signed_by(signer.public()) {
+                return Ok(report(path, Outcome::Unchanged, Some(&wanted.identity)));
+            }
+            let edit = open
+                .sound
+                .sign(signer, SystemTime::now())
+                .map_err(|error| text(&error))?;
+            open.apply(&apply, &edit)?;
+            Ok(report(path, Outcome::Signed, Some(&wanted.identity)))
+        })
+    })
+}
+
+pub(super) fn unsign(print: Print, paths: &[PathBuf]) -> Result<(), Error> {
+    let apply = Apply::without_redo();
+    each(paths, "unsigning", print, |path| {
+        let open = Opened::read(path, Digest::default())?;
+        match open.sound.unsign() {
+            Some(edit) => {
+                open.apply(&apply, &edit)?;
+                Ok(report(path, Outcome::Unsigned, None))
+            }
+            None => Ok(report(path, Outcome::Unchanged, None)),
+        }
+    })
+}
+
+fn report(path: &Path, outcome: Outcome, identity: Option<&Identity>) -> Report {
+    Report {
+        text: format!("{} {}", outcome.name(), shown(path)),
+        json: json!({
+            "path": path.to_string_lossy(),
+            "outcome": outcome.name(),
+            "identity": identity,
+        }),
+    }
+}
+
+/// A file that has been read and found sound.
+struct Opened {
+    place: Place,
+    stamp: Stamp,
+    sound: Sound,
+}
+
+impl Opened {
+    fn read(path: &Path, digest: Digest) -> Result<Self, String> {
+        let place = Place::of_path(path).map_err(|errno| errno.to_string())?;
+        let file: File = place.open().map_err(|errno| match errno {
+            rustix::io::Errno::LOOP => "it is a symbolic link, which is not followed".to_owned(),
+            errno => errno.to_string(),
+        })?;
+        let metadata = file.metadata().map_err(|error| error.to_string())?;
+        if !metadata.is_file() {
+            return Err("it is not a regular file".into());
+        }
+        let stamp = apply::stamp_of(&file).map_err(|error| reason(&error))?;
+        let sound = Format::Rpm
+            .check(&file, digest)
+            .map_err(|error| reason(&error))?;
+        Ok(Self {
+            place,
+            stamp,
+            sound,
+        })
+    }
+
+    fn apply(&self, apply: &Apply, edit: &Edit) -> Result<(), String> {
+        apply
+            .apply(&self.place, self.stamp, edit, Update::Replace)
+            .map(|_| ())
+            .map_err(|error| reason(&error))
+    }
+}
+
+struct Wanted {
+    identity: Identity,
+    digest: Digest,
+}
+
+/// The key and digest for a file: what the caller says, else what the drop directory says that it lies in.
+fn wanted(
+    path: &Path,
+    user: Option<&Identity>,
+    digest: Option<Digest>,
+    config: Option<&Config>,
+) -> Result<Wanted, String> {
+    let absolute = std::path::absolute(path).map_err(|error| error.to_string())?;
+    let drop = config.and_then(|config| {
+        config.drops.iter().find_map(|drop| {
+            let relative = absolute.strip_prefix(&drop.root).ok()?;
+            Some((drop, relative.to_owned()))
+        })
+    });
+    let identity = match (user, &drop) {
+        (Some(user), _) => user.clone(),
+        (None, Some((drop, relative))) => {
+            drop.templates
+                .project(relative)
+                .map_err(|error| error.to_string())?
+                .identity
+        }
+        (None, None) => {
+            return Err("it is in no drop directory, so name its key with -u EMAIL".into());
+        }
+    };
+    let digest = digest
+        .or_else(|| drop.map(|(drop, relative)| drop.digest(&relative)))
+        .unwrap_or_default();
+    Ok(Wanted { identity, digest })
+}
+
+/// Who signs: the daemon, or the keys of a state directory.
+enum Signers {
+    Daemon(super::Client),
+    Store(Keyring),
+}
+
+impl Signers {
+    fn open(keys: &Keys) -> Result<Self, Error> {
+        Ok(match &keys.store {
+            Some(_) => Self::Store(Keyring::new(keys::open_keystore(keys)?)),
+            None => Self::Daemon(connect(&keys.api)?),
+        })
+    }
+
+    /// Has `work` done with the identity's key.
+    fn with<T>(
+        &self,
+        identity: &Identity,
+        work: impl FnOnce(&dyn DigestSigner) -> Result<T, String>,
+    ) -> Result<T, String> {
+        match self {
+            Self::Daemon(client) => {
+                let signer = RemoteSigner::new(client, identity).map_err(|error| reason(&error))?;
+                work(&signer)
+            }
+            Self::Store(keyring) => {
+                let key = keyring
+                    .open(identity)
+                    .map_err(|error| reason(&error))?
+                    .ok_or_else(|| format!("unknown key: {identity}"))?;
+                let in_use = keyring.begin(&key).map_err(|error| reason(&error))?;
+                work(&in_use)
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `signdrop status`
+
+use std::time::Duration;
+
+use super::{
+    Error, Print,
+    client::Address,
+    connect,
+    terminal::{clean, date, say, say_json},
+};
+use crate::daemon::{DropStatus, Status};
+
+pub(super) fn status(api: &Address, print: Print) -> Result<(), Error> {
+    let status: Status = connect(api)?.find_json("/v1/status")?;
+    match print {
+        Print::Json => say_json(&status),
+        Print::Text => say(&text(&status)),
+    }
+}
+
+fn text(status: &Status) -> String {
+    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
+    let mut lines = vec![format!(
+        "signdrop {}, up {uptime}, {} keys, {}",
+        status.version,
+        status.keys,
+        if status.ready { "ready" } else { "NOT READY" }
+    )];
+    lines.extend(
+        status
+            .troubles
+            .iter()
+            .map(|trouble| format!("  ! {}", clean(trouble.into()))),
+    );
+    for drop in &status.drops {
+        lines.extend(drop_lines(drop));
+    }
+    lines.join("\n")
+}
+
+fn drop_lines(drop: &DropStatus) -> Vec<String> {
+    let counts: Vec<String> = drop
+        .counts
+        .iter()
+        .map(|(outcome, count)| format!("{count} {outcome}"))
+        .collect();
+    let mut lines = vec![
+        format!(
+            "\n{} ({:?})",
+            clean(drop.root.to_string_lossy()),
+            drop.action
+        ),
+        format!("  since the start: {}", counts.join(", ")),
+        format!(
+            "  now: {} queued, {} being written, {} failed{}",
+            drop.queue,
+            drop.being_written,
+            drop.failed,
+            drop.oldest_waiting_seconds
+                .map_or(String::new(), |age| format!(", oldest waiting {age:.1} s"))
+        ),
+    ];
+    for failure in &drop.failures {
+        lines.push(format!(
+            "  {} {}: {}{}",
+            date(failure.at),
+            clean(failure.path.as_str().into()),
+            clean(failure.reason.as_str().into()),
+            if failure.retry {
+                " (is tried again)"
+            } else {
+                ""
+            }
+        ));
+    }
+    lines
+}

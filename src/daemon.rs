@@ -1,0 +1,302 @@
+//! The daemon: the only place where the parts are put together.
+
+mod health;
+mod status;
+mod watches;
+mod workers;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+pub use health::Health;
+use sd_notify::NotifyState;
+pub use status::{DropStatus, Failure, Status};
+use tokio::signal::unix::{SignalKind, signal};
+use watches::Watches;
+use workers::Workers;
+
+use crate::{
+    apply::{Apply, redo::Redo},
+    arrival::{Way, reason},
+    config::{self, Config},
+    http,
+    keyring::Keyring,
+    keystore::{self, Keystore},
+    master_key,
+    metrics::Metrics,
+    queue::Queue,
+    record::Records,
+    store::{self, Store},
+};
+
+/// How long requests that are under way may take when the daemon stops.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Why the daemon could not start. Nothing has been changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is at fault.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}; `signdrop init` makes it", .path.display())]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// There is no usable master key.
+    #[error(transparent)]
+    MasterKey(#[from] master_key::Error),
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keystore(#[from] keystore::Error),
+    /// A door of the API cannot be opened.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// The operating system refuses something every program needs.
+    #[error("cannot {what}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// Opens the store of a state directory.
+///
+/// # Errors
+/// [`Error::StateDir`] and [`Error::Store`].
+pub fn open_store(state_dir: &Path) -> Result<Store, Error> {
+    let metadata = std::fs::metadata(state_dir).and_then(|metadata| {
+        if metadata.is_dir() {
+            Ok(())
+        } else {
+            Err(std::io::ErrorKind::NotADirectory.into())
+        }
+    });
+    metadata.map_err(|source| Error::StateDir {
+        path: state_dir.to_owned(),
+        source,
+    })?;
+    Ok(Store::open(&state_dir.join("store"))?)
+}
+
+/// Keeps key material out of core dumps and out of reach of debuggers.
+///
+/// # Errors
+/// [`Error::System`].
+pub fn forbid_core_dumps() -> Result<(), Error> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let failed = |errno: rustix::io::Errno| Error::System {
+        what: "turn core dumps off",
+        source: errno.into(),
+    };
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)?;
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).map_err(failed)
+}
+
+/// What every part of the running daemon shares.
+#[derive(Debug)]
+pub struct Daemon {
+    config: RwLock<Arc<Config>>,
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+    /// The one way through.
+    pub way: Arc<Way>,
+    /// What waits.
+    pub queue: Arc<Queue>,
+    /// What has been counted.
+    pub metrics: Metrics,
+    watches: Watches,
+    started: Instant,
+}
+
+impl Daemon {
+    /// Opens everything that the configuration names; nothing runs yet.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn open(config: Config) -> Result<Arc<Self>, Error> {
+        let store = open_store(&config.state_dir)?;
+        let master = master_key::read(&config.keys.master_key)?;
+        let keystore = Keystore::open(&store, &config.state_dir, master)?;
+        let keyring = Arc::new(Keyring::new(keystore));
+        let way = Arc::new(Way {
+            keyring: keyring.clone(),
+            apply: Apply::new(Redo::open(&store)?),
+            records: Records::open(&store)?,
+        });
+        Ok(Arc::new(Self {
+            config: RwLock::new(Arc::new(config)),
+            keyring,
+            way,
+            queue: Arc::default(),
+            metrics: Metrics::default(),
+            watches: Watches::default(),
+            started: Instant::now(),
+        }))
+    }
+
+    /// The configuration of now.
+    pub fn config(&self) -> Arc<Config> {
+        self.config
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// Takes over another configuration. What only a start can change stays, and is said.
+    fn reload(self: &Arc<Self>, path: &Path) -> Result<(), Error> {
+        let mut new = Config::read(path)?;
+        let old = self.config();
+        let needs_restart = [
+            ("state_dir", old.state_dir != new.state_dir),
+            ("workers", old.workers != new.workers),
+            ("api.listen", old.api.listen != new.api.listen),
+            (
+                "keys.master_key",
+                old.keys.master_key != new.keys.master_key,
+            ),
+        ];
+        for (key, changed) in needs_restart {
+            if changed {
+                tracing::warn!(key, "a changed value takes effect with the next start only");
+            }
+        }
+        new.state_dir.clone_from(&old.state_dir);
+        self.set_config(new);
+        Watches::follow(self);
+        Ok(())
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// [`Error`], where it could not start.
+pub fn serve(config_path: &Path) -> Result<(), Error> {
+    forbid_core_dumps()?;
+    let config = Config::read(config_path)?;
+    let daemon = Daemon::open(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System {
+            what: "start the runtime",
+            source,
+        })?;
+    let result = runtime.block_on(run(&daemon, config_path));
+    // Waits that were cut off leave walks behind on blocking threads; they end with the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::System {
+        what: "handle signals",
+        source,
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+
+    let config = daemon.config();
+    let server = http::Server::bind(&config.api.listen)?;
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    let server = tokio::spawn(server.run(daemon.clone(), stopped));
+    let workers = Workers::start(daemon);
+    Watches::follow(daemon);
+    tracing::info!(
+        drops = config.drops.len(),
+        listen = ?config.api.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "started"
+    );
+
+    let mut watchdog = watchdog();
+    let mut ready = tokio::time::interval(Duration::from_millis(50));
+    let mut told_ready = false;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(daemon, config_path),
+            _ = ready.tick(), if !told_ready => {
+                if daemon.watches.have_looked() {
+                    told_ready = true;
+                    notify(&[NotifyState::Ready]);
+                    tracing::info!("ready: every drop directory is watched and has been looked at");
+                }
+            }
+            _ = watchdog.tick() => beat(daemon).await,
+        }
+    }
+    tracing::info!("stopping");
+    notify(&[NotifyState::Stopping]);
+    daemon.watches.end();
+    daemon.queue.close();
+    // The receivers are gone only where the server has ended already.
+    let _ = stop.send(());
+    if tokio::time::timeout(DRAIN, server).await.is_err() {
+        tracing::warn!("requests that were under way have been cut off");
+    }
+    workers.join();
+    Ok(daemon.keyring.keystore().flush()?)
+}
+
+fn reload(daemon: &Arc<Daemon>, config_path: &Path) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "cannot tell systemd of the reload"),
+    }
+    match daemon.reload(config_path) {
+        Ok(()) => tracing::info!("configuration reloaded"),
+        Err(error) => tracing::error!(
+            error = reason(&error),
+            "the configuration is not reloaded; the old one stays in force"
+        ),
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+/// Tells systemd that the daemon is alive, once the queue and the blocking threads have shown that they are.
+async fn beat(daemon: &Arc<Daemon>) {
+    let queue = daemon.queue.clone();
+    if tokio::task::spawn_blocking(move || queue.len())
+        .await
+        .is_ok()
+    {
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+/// Ticks twice as often as systemd wants to hear.
+fn watchdog() -> tokio::time::Interval {
+    const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let pause = sd_notify::watchdog_enabled().map_or(NEVER, |limit| limit / 2);
+    tokio::time::interval(pause.max(Duration::from_millis(10)))
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot notify systemd");
+    }
+}

@@ -1,0 +1,260 @@
+//! The watches over the drop directories, and what they tell.
+
+use std::{
+    collections::HashMap,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use rustix::fs::AtFlags;
+use signdrop_watcher::{Coverage, Event, Watcher};
+
+use super::Daemon;
+use crate::{
+    apply::replace::is_temporary,
+    arrival::{is_candidate, reason},
+    config::Drop,
+    place::Place,
+    queue::{Arrival, Full},
+};
+
+/// How long until a drop directory that cannot be watched is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How far a drop directory is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// The first look is not over.
+    Beginning,
+    /// Everything is watched.
+    Fully,
+    /// Something is amiss.
+    Partly(String),
+}
+
+#[derive(Debug)]
+struct Watch {
+    /// Nothing where it cannot be watched at all for the moment.
+    watcher: Option<Watcher>,
+    ignore: Vec<String>,
+    watched: Watched,
+    /// What cannot be watched, as was last said.
+    trouble: Option<String>,
+}
+
+/// One watch for each drop directory.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    by_root: Mutex<HashMap<PathBuf, Watch>>,
+}
+
+impl Watches {
+    /// Makes the watches what the configuration says. A watch that goes on looks at everything again, since what is wanted of the
+    /// files may have changed.
+    pub(super) fn follow(daemon: &Arc<Daemon>) {
+        let config = daemon.config();
+        let mut watches = daemon.watches.lock();
+        watches.retain(|root, watch| {
+            config
+                .drops
+                .iter()
+                .any(|drop| drop.root == *root && drop.ignore_patterns == watch.ignore)
+        });
+        for drop in &config.drops {
+            if let Some(watch) = watches.get(&drop.root) {
+                if let Some(watcher) = &watch.watcher {
+                    watcher.look();
+                }
+                continue;
+            }
+            let watch = Watch {
+                watcher: None,
+                ignore: drop.ignore_patterns.clone(),
+                watched: Watched::Beginning,
+                trouble: None,
+            };
+            watches.insert(drop.root.clone(), watch);
+            start(daemon, drop, &mut watches);
+        }
+    }
+
+    /// Whether each first look is over, so that every arrival from now on is noticed.
+    pub(super) fn have_looked(&self) -> bool {
+        self.lock()
+            .values()
+            .all(|watch| watch.watched != Watched::Beginning)
+    }
+
+    /// How far a drop directory is watched.
+    pub(super) fn watched(&self, root: &Path) -> Watched {
+        self.lock()
+            .get(root)
+            .map_or(Watched::Beginning, |watch| watch.watched.clone())
+    }
+
+    pub(super) fn end(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Watch>> {
+        self.by_root.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts to watch, and tries again later where that cannot be.
+fn start(daemon: &Arc<Daemon>, drop: &Drop, watches: &mut HashMap<PathBuf, Watch>) {
+    let Some(watch) = watches.get_mut(&drop.root) else {
+        return;
+    };
+    let skip = {
+        let drop = drop.clone();
+        move |path: &Path| drop.ignores(path)
+    };
+    let sink = {
+        let (daemon, root) = (Arc::downgrade(daemon), drop.root.clone());
+        move |event| {
+            if let Some(daemon) = daemon.upgrade() {
+                hear(&daemon, &root, event);
+            }
+        }
+    };
+    match Watcher::start(&drop.root, skip, sink) {
+        Ok(watcher) => watch.watcher = Some(watcher),
+        Err(error) => {
+            let text = reason(&error);
+            tracing::error!(drop = %drop.root.display(), error = text, "cannot watch");
+            watch.watched = Watched::Partly(text);
+            try_again(Arc::downgrade(daemon), drop.root.clone());
+        }
+    }
+}
+
+fn try_again(daemon: Weak<Daemon>, root: PathBuf) {
+    tokio::spawn(async move {
+        tokio::time::sleep(RETRY).await;
+        let Some(daemon) = daemon.upgrade() else {
+            return;
+        };
+        let config = daemon.config();
+        let mut watches = daemon.watches.lock();
+        let unwatched = watches
+            .get(&root)
+            .is_some_and(|watch| watch.watcher.is_none());
+        if let Some(drop) = config.drops.iter().find(|drop| drop.root == root)
+            && unwatched
+        {
+            start(&daemon, drop, &mut watches);
+        }
+    });
+}
+
+/// Takes what a watcher tells. Called from the watcher's threads.
+fn hear(daemon: &Arc<Daemon>, root: &Path, event: Event) {
+    let config = daemon.config();
+    let Some(drop) = config.drops.iter().find(|drop| drop.root == root) else {
+        return;
+    };
+    let arrival = |relative| Arrival {
+        root: root.to_owned(),
+        relative,
+    };
+    match event {
+        // A name that is gone may have been taken again meanwhile; settling finds out, and forgets it if not.
+        Event::Finished(path) | Event::Gone(path) if is_candidate(drop, &path) => {
+            if daemon.queue.push(arrival(path)) == Err(Full) {
+                look_later(Arc::downgrade(daemon), root.to_owned());
+            }
+        }
+        Event::Found(path) => {
+            if is_candidate(drop, &path) && daemon.way.known(drop, &path).is_none() {
+                daemon.queue.push_found(arrival(path), None);
+            } else {
+                remove_if_left_behind(drop, &path);
+            }
+        }
+        Event::Finished(_) => {}
+        Event::Gone(path) => forget_below(daemon, root, &path),
+        Event::Lost => {
+            daemon.metrics.lost();
+            tracing::warn!(drop = %root.display(), "the kernel dropped events; looking at everything");
+        }
+        Event::Looked(coverage) => looked(daemon, root, coverage),
+        Event::Failed(error) => {
+            let text = reason(&error);
+            tracing::error!(drop = %root.display(), error = text, "the watch is impaired");
+            if let Some(watch) = daemon.watches.lock().get_mut(root) {
+                watch.trouble = Some(text);
+            }
+        }
+    }
+}
+
+fn looked(daemon: &Daemon, root: &Path, coverage: Coverage) {
+    if let Some(watch) = daemon.watches.lock().get_mut(root) {
+        watch.watched = match coverage {
+            Coverage::Complete => {
+                watch.trouble = None;
+                Watched::Fully
+            }
+            Coverage::Partial(shortfall) => Watched::Partly(match &watch.trouble {
+                Some(trouble) => format!("{shortfall}: {trouble}"),
+                None => shortfall.to_string(),
+            }),
+        };
+    }
+    forget_vanished(daemon, root);
+}
+
+/// The queue was full: what was refused is found by a look, once there is room.
+fn look_later(daemon: Weak<Daemon>, root: PathBuf) {
+    let looking = std::thread::Builder::new().name("look-later".into());
+    let result = looking.spawn(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        if let Some(daemon) = daemon.upgrade()
+            && let Some(watch) = daemon.watches.lock().get(&root)
+            && let Some(watcher) = &watch.watcher
+        {
+            watcher.look();
+        }
+    });
+    if let Err(error) = result {
+        tracing::error!(%error, "cannot look later");
+    }
+}
+
+/// Removes a temporary file that a crash of ours has left. One that is in use has just been made by a worker.
+fn remove_if_left_behind(drop: &Drop, path: &Path) {
+    let is_ours = path
+        .file_name()
+        .is_some_and(|name| is_temporary(name.as_bytes()));
+    if !is_ours {
+        return;
+    }
+    let Ok(place) = Place::beneath(&drop.root, path) else {
+        return;
+    };
+    let unused = place
+        .open()
+        .is_ok_and(|file| signdrop_watcher::writers(&file) != signdrop_watcher::Writers::Some);
+    if unused && rustix::fs::unlinkat(place.directory(), place.name(), AtFlags::empty()).is_ok() {
+        tracing::info!(path = ?drop.root.join(path), "removed a temporary file of an earlier run");
+    }
+}
+
+fn forget_below(daemon: &Daemon, root: &Path, path: &Path) {
+    let gone = root.join(path);
+    for found in daemon.way.records.below(&gone) {
+        let Ok(path) = found else { return };
+        if std::fs::symlink_metadata(&path).is_err() {
+            // One that stays is forgotten by the next look.
+            let _ = daemon.way.records.remove(&path);
+        }
+    }
+}
+
+/// Forgets files that went while nobody was watching.
+fn forget_vanished(daemon: &Daemon, root: &Path) {
+    forget_below(daemon, root, Path::new(""));
+}

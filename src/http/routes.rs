@@ -1,0 +1,248 @@
+//! Which request goes where, and through which door it may come.
+
+use std::{sync::Arc, time::Duration};
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{Method, Request, StatusCode, body::Incoming};
+use matchit::Router;
+use percent_encoding::percent_decode_str;
+
+use super::{
+    OPENAPI,
+    answer::{Answer, Problem, bytes, json, not_allowed, text},
+    gen_key, keys, wait,
+};
+use crate::{daemon::Daemon, identity::Identity};
+
+/// Bytes that a request's body may have at the most.
+const BODY_LIMIT: usize = 1 << 20;
+/// How long a client may take to send a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a connection came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// A Unix socket: whoever may open it may do everything.
+    Unix,
+    /// TCP on this machine: nobody is authenticated.
+    Tcp,
+}
+
+/// What a path is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Ping,
+    Live,
+    Ready,
+    Metrics,
+    OpenApi,
+    GenKey,
+    Keys,
+    Key,
+    PublicKey,
+    Sign,
+    Wait,
+    Status,
+}
+
+impl Route {
+    /// The methods that the path takes, for its `Allow` header.
+    fn methods(self) -> &'static str {
+        match self {
+            Self::Ping
+            | Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::PublicKey
+            | Self::Status => "GET",
+            Self::GenKey | Self::Sign | Self::Wait => "POST",
+            Self::Keys => "GET, POST",
+            Self::Key => "GET, DELETE",
+        }
+    }
+
+    /// Whether TCP offers it: what anybody on the machine may do.
+    fn is_open_to_all(self) -> bool {
+        match self {
+            Self::Ping
+            | Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::GenKey
+            | Self::PublicKey => true,
+            Self::Keys | Self::Key | Self::Sign | Self::Wait | Self::Status => false,
+        }
+    }
+}
+
+fn router() -> Router<Route> {
+    let mut router = Router::new();
+    for (path, route) in [
+        ("/ping", Route::Ping),
+        ("/livez", Route::Live),
+        ("/readyz", Route::Ready),
+        ("/metrics", Route::Metrics),
+        ("/openapi.json", Route::OpenApi),
+        ("/gen_key", Route::GenKey),
+        ("/v1/keys", Route::Keys),
+        ("/v1/keys/{email}", Route::Key),
+        ("/v1/keys/{email}/public.asc", Route::PublicKey),
+        ("/v1/keys/{email}/sign", Route::Sign),
+        ("/v1/wait", Route::Wait),
+        ("/v1/status", Route::Status),
+    ] {
+        #[expect(clippy::expect_used, reason = "the paths above do not conflict")]
+        router.insert(path, route).expect("routes are distinct");
+    }
+    router
+}
+
+/// Answers one request.
+pub(super) async fn answer(daemon: &Arc<Daemon>, door: Door, request: Request<Incoming>) -> Answer {
+    static ROUTER: std::sync::LazyLock<Router<Route>> = std::sync::LazyLock::new(router);
+    let path = request.uri().path().to_owned();
+    let Ok(found) = ROUTER.at(&path) else {
+        return Problem::not_found(format!("there is no {path}; see /openapi.json")).into_answer();
+    };
+    let route = *found.value;
+    if door == Door::Tcp && !route.is_open_to_all() {
+        return Problem::new(
+            StatusCode::FORBIDDEN,
+            "not offered over TCP, where nobody is authenticated: use the Unix socket",
+        )
+        .into_answer();
+    }
+    if !route
+        .methods()
+        .split(", ")
+        .any(|method| method == request.method().as_str())
+    {
+        return not_allowed(route.methods());
+    }
+    let email = found.params.get("email").map(identity).transpose();
+    let email = match email {
+        Ok(email) => email,
+        Err(problem) => return problem.into_answer(),
+    };
+    dispatch(daemon, route, email, request)
+        .await
+        .unwrap_or_else(|problem| match route {
+            Route::GenKey => problem.permanent_as_bad_request().into_text(),
+            _ => problem.into_answer(),
+        })
+}
+
+async fn dispatch(
+    daemon: &Arc<Daemon>,
+    route: Route,
+    email: Option<Identity>,
+    request: Request<Incoming>,
+) -> Result<Answer, Problem> {
+    let daemon = daemon.clone();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let method = request.method().clone();
+    match (route, email) {
+        (Route::Ping, _) => Ok(text(StatusCode::OK, "pong\n")),
+        (Route::Live, _) => Ok(text(StatusCode::OK, "ok\n")),
+        (Route::Ready, _) => ready(daemon).await,
+        (Route::Metrics, _) => {
+            blocking(move || {
+                let keys = daemon.keyring.keystore().count()?;
+                let text = daemon.metrics.text(daemon.queue.len(), keys);
+                let content_type = "application/openmetrics-text;version=1.0.0;charset=utf-8";
+                Ok(bytes(StatusCode::OK, content_type, text))
+            })
+            .await
+        }
+        (Route::OpenApi, _) => Ok(bytes(StatusCode::OK, "application/json", OPENAPI)),
+        (Route::Status, _) => blocking(move || Ok(json(StatusCode::OK, &daemon.status()?))).await,
+        (Route::GenKey, _) => {
+            let content_type = content_type(&request);
+            let body = read_body(request).await?;
+            blocking(move || gen_key::answer(&daemon, &content_type, &body)).await
+        }
+        (Route::Keys, _) if method == Method::POST => {
+            let body = read_body(request).await?;
+            blocking(move || keys::create(&daemon, &body)).await
+        }
+        (Route::Keys, _) => blocking(move || keys::list(&daemon, &query)).await,
+        (Route::Key, Some(email)) if method == Method::DELETE => {
+            blocking(move || keys::delete(&daemon, &email)).await
+        }
+        (Route::Key, Some(email)) => blocking(move || keys::show(&daemon, &email)).await,
+        (Route::PublicKey, Some(email)) => blocking(move || keys::public(&daemon, &email)).await,
+        (Route::Sign, Some(email)) => {
+            let body = read_body(request).await?;
+            blocking(move || keys::sign(&daemon, &email, &body)).await
+        }
+        (Route::Wait, _) => {
+            let accept = header(&request, hyper::header::ACCEPT);
+            let body = read_body(request).await?;
+            wait::answer(daemon, &accept, &body).await
+        }
+        (Route::Key | Route::PublicKey | Route::Sign, None) => {
+            Err(Problem::bad_request("the path names no key"))
+        }
+    }
+}
+
+async fn ready(daemon: Arc<Daemon>) -> Result<Answer, Problem> {
+    blocking(move || {
+        let health = daemon.health();
+        let status = if health.ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let mut lines = health.troubles.join("\n");
+        if health.ready {
+            lines.push_str("ok");
+        }
+        Ok(text(status, lines + "\n"))
+    })
+    .await
+}
+
+/// Runs what waits for disks or computes for long on a thread of its own.
+async fn blocking(
+    work: impl FnOnce() -> Result<Answer, Problem> + Send + 'static,
+) -> Result<Answer, Problem> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+fn identity(encoded: &str) -> Result<Identity, Problem> {
+    let text = percent_decode_str(encoded)
+        .decode_utf8()
+        .map_err(|_| Problem::bad_request("the e-mail in the path is not UTF-8"))?;
+    Ok(text.parse::<Identity>()?)
+}
+
+fn header(request: &Request<Incoming>, name: hyper::header::HeaderName) -> String {
+    let value = request.headers().get(name);
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+}
+
+fn content_type(request: &Request<Incoming>) -> String {
+    header(request, hyper::header::CONTENT_TYPE)
+}
+
+async fn read_body(request: Request<Incoming>) -> Result<Vec<u8>, Problem> {
+    let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a body has at most {BODY_LIMIT} bytes"),
+        )),
+        Ok(Err(_)) => Err(Problem::bad_request("the body could not be read")),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not come in time",
+        )),
+    }
+}

@@ -1,0 +1,111 @@
+//! Reading the master key from where the configuration says it is.
+
+use std::{
+    env, fs, io,
+    io::Write as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use crate::{
+    config::MasterKeySource,
+    keystore::{MasterKey, VaultError},
+};
+
+/// Why there is no master key. All stay until somebody does something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is not there.
+    #[error("there is no master key at {}; `signdrop init` makes one, a backup brings back an old one", .0.display())]
+    Missing(PathBuf),
+    /// The file can be read by others.
+    #[error("others may read the master key {}: its mode is {mode:04o}, and has to be 0600 or stricter", .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The file cannot be read or written.
+    #[error("cannot access the master key {}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program was not started by systemd with credentials.
+    #[error(
+        "the credential {0} was not passed: $CREDENTIALS_DIRECTORY is not set; see LoadCredential= in systemd.exec(5)"
+    )]
+    NoCredentials(String),
+    /// The content is not a master key.
+    #[error("{}", .path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: VaultError,
+    },
+}
+
+/// Reads the master key.
+///
+/// # Errors
+/// [`Error`], which says what to do.
+pub fn read(source: &MasterKeySource) -> Result<MasterKey, Error> {
+    let path = path(source)?;
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => Error::Missing(path.clone()),
+        _ => Error::Io {
+            path: path.clone(),
+            source,
+        },
+    };
+    let mode = fs::metadata(&path).map_err(failed)?.mode() & 0o7777;
+    // systemd gives a credential its own directory, which nobody else may enter.
+    if matches!(source, MasterKeySource::File(_)) && mode & 0o077 != 0 {
+        return Err(Error::Exposed { path, mode });
+    }
+    let text = Zeroizing::new(fs::read(&path).map_err(failed)?);
+    MasterKey::parse(&text).map_err(|source| Error::Content { path, source })
+}
+
+/// Whether the master key is where the configuration says.
+pub fn exists(source: &MasterKeySource) -> bool {
+    path(source).is_ok_and(|path| path.exists())
+}
+
+fn path(source: &MasterKeySource) -> Result<PathBuf, Error> {
+    match source {
+        MasterKeySource::File(path) => Ok(path.clone()),
+        MasterKeySource::Credential(name) => env::var_os("CREDENTIALS_DIRECTORY")
+            .map(|directory| PathBuf::from(directory).join(name))
+            .ok_or_else(|| Error::NoCredentials(name.clone())),
+    }
+}
+
+/// Makes a new master key in a file that nobody else may read. An existing file is never touched.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Content`].
+pub fn create(path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let key = MasterKey::generate().map_err(|source| Error::Content {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    writeln!(file, "{}", *key.to_base64()).map_err(failed)?;
+    file.sync_all().map_err(failed)
+}
