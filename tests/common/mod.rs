@@ -138,3 +138,58 @@ pub fn packages_below(dir: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+pub mod daemon;
+
+/// A v4 package that rpmbuild made, with a payload of about `size` random bytes.
+pub fn rpmbuild(dir: &Path, name: &str, size: usize) -> PathBuf {
+    let top = tempfile::tempdir().unwrap();
+    let spec = top.path().join("package.spec");
+    fs::write(
+        &spec,
+        format!(
+            "Name: {name}\nVersion: 1.0\nRelease: 1\nSummary: A package for tests\nLicense: MIT\nBuildArch: noarch\n\
+             %description\nA package for tests.\n%install\nmkdir -p %{{buildroot}}/opt\n\
+             head -c {size} /dev/urandom > %{{buildroot}}/opt/{name}\n%files\n/opt/{name}\n"
+        ),
+    )
+    .unwrap();
+    let output = run(Command::new("rpmbuild")
+        .args(["--quiet", "-bb", "--nodeps"])
+        .arg("--define")
+        .arg(format!("_topdir {}", top.path().display()))
+        .arg(&spec));
+    assert!(output.status.success(), "{output:?}");
+    let built = packages_below(&top.path().join("RPMS")).remove(0);
+    let path = dir.join(format!("{name}-1.0-1.noarch.rpm"));
+    fs::copy(built, &path).unwrap();
+    path
+}
+
+/// A package of the given format that is made in no time, with `size` bytes that do not compress.
+pub fn quick_package(dir: &Path, name: &str, size: usize, format: rpm::RpmFormat) -> PathBuf {
+    let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
+        state.rotate_left(9) ^ u64::from(byte)
+    }) | 1;
+    let content: Vec<u8> = (0..size)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect();
+    let config = match format {
+        rpm::RpmFormat::V4 => rpm::BuildConfig::v4(),
+        rpm::RpmFormat::V6 => rpm::BuildConfig::v6(),
+    }
+    .compression(rpm::CompressionType::None);
+    let mut builder = rpm::PackageBuilder::new(name, "1.0", "MIT", "noarch", "A package for tests");
+    builder.using_config(config);
+    builder
+        .with_file_contents(content, rpm::FileOptions::new(format!("/opt/{name}")))
+        .unwrap();
+    let path = dir.join(format!("{name}-1.0-1.noarch.rpm"));
+    builder.build().unwrap().write_file(&path).unwrap();
+    path
+}
