@@ -219,6 +219,22 @@ impl Keystore {
     /// # Errors
     /// Those of the store and of key generation, which may pass.
     pub fn create(&self, new: &NewKey) -> Result<Creation, Error> {
+        self.create_from(new, || self.fresh_secret(new.algorithm))
+    }
+
+    /// Takes in a key that was made elsewhere, unless the identity has one; otherwise as [`Keystore::create`].
+    ///
+    /// # Errors
+    /// Those of the store, which may pass.
+    pub fn adopt(&self, new: &NewKey, secret: SecretKey) -> Result<Creation, Error> {
+        self.create_from(new, || Ok((secret, self.vault.new_slot()?)))
+    }
+
+    fn create_from(
+        &self,
+        new: &NewKey,
+        secret: impl FnOnce() -> Result<(SecretKey, u64), Error>,
+    ) -> Result<Creation, Error> {
         if let Some(entry) = self.find(&new.identity)? {
             return Ok(Creation::Existing(entry));
         }
@@ -226,7 +242,7 @@ impl Keystore {
         if let Some(entry) = self.find(&new.identity)? {
             return Ok(Creation::Existing(entry));
         }
-        let (secret, slot) = self.fresh_secret(new.algorithm)?;
+        let (secret, slot) = secret()?;
         let created = SystemTime::now();
         let certificate =
             Certificate::make(&secret, &new.name, &new.identity, created, new.expires)?;
@@ -236,36 +252,40 @@ impl Keystore {
             &associated(&new.identity, &fingerprint),
             &secret.to_pkcs8()?,
         )?;
-        let name = new.identity.as_str();
+        let created = unix_seconds(created);
+        let entry = KeyEntry {
+            identity: new.identity.clone(),
+            algorithm: new.algorithm,
+            fingerprint,
+            created,
+            expires: new.expires.map(|expires| created + expires.as_secs()),
+            certificate: certificate.to_bytes()?,
+            secret: sealed,
+        };
+        self.keep(&entry)?;
+        Ok(Creation::New(entry))
+    }
+
+    /// Writes a new key's record. It is on the disk when this returns.
+    fn keep(&self, entry: &KeyEntry) -> Result<(), Error> {
+        let name = entry.identity.as_str();
         let former = match self.keys.find(name.as_bytes())? {
             Some(bytes) => former(decode(&bytes, name)?),
             None => Vec::new(),
         };
-        let created = unix_seconds(created);
-        let expires = new.expires.map(|expires| created + expires.as_secs());
-        let entry = KeyEntry {
-            identity: new.identity.clone(),
-            algorithm: new.algorithm,
-            fingerprint: fingerprint.clone(),
-            created,
-            expires,
-            certificate: certificate.to_bytes()?,
-            secret: sealed.clone(),
-        };
         let record = Record::Key {
-            algorithm: new.algorithm,
-            fingerprint,
-            created,
-            expires,
+            algorithm: entry.algorithm,
+            fingerprint: entry.fingerprint.clone(),
+            created: entry.created,
+            expires: entry.expires,
             certificate: entry.certificate.clone(),
-            secret: sealed,
+            secret: entry.secret.clone(),
             former,
         };
         let bytes = encode(&record, name)?;
         self.keys
             .set_and_count(name.as_bytes(), bytes, (&self.meta, COUNT, 1))?;
-        self.store.flush()?;
-        Ok(Creation::New(entry))
+        Ok(self.store.flush()?)
     }
 
     /// Whether the key has been deleted since `entry` was read. Costs one read of 32 bytes.

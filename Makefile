@@ -1,0 +1,67 @@
+# The commands of the README. Each installs what it needs with apt-get, and does so only where something is missing.
+
+CARGO ?= cargo
+SHELL := /bin/bash
+
+# To build: OpenSSL's headers for sequoia's back end, which generates its bindings with libclang.
+BUILD_PACKAGES = build-essential pkg-config libssl-dev libclang-dev
+# What `make run` shows the daemon's work with.
+RUN_PACKAGES = rpm curl
+# The programs that judge in the tests.
+TEST_PACKAGES = $(RUN_PACKAGES) gnupg gpgv sq openssl createrepo-c rsync acl attr e2fsprogs xfsprogs systemd util-linux \
+	procps python3
+
+.PHONY: run demo test corpus bench audit check doc install build-packages run-packages test-packages
+
+run: run-packages build-packages ## Shows a package being signed, then keeps serving until Ctrl-C
+	$(CARGO) build --release --locked
+	examples/demo.sh --keep target/release/signdrop
+
+demo: run-packages build-packages ## The same, but ends by itself
+	$(CARGO) build --release --locked
+	examples/demo.sh target/release/signdrop
+
+test: test-packages build-packages ## All tests that need nothing but this repository
+	$(CARGO) test --workspace --locked $(patsubst tests/%.rs,--test %,$(filter-out tests/corpus.rs,$(wildcard tests/*.rs))) --lib --bins
+	$(CARGO) test -p signdrop-watcher --locked
+	$(CARGO) test --workspace --locked --doc
+
+corpus: test-packages build-packages ## The tests on packages that others made, at ../shared/corpus or $$SIGNDROP_CORPUS
+	$(CARGO) test --locked --test corpus
+
+bench: test-packages build-packages ## The table of the README, measured here
+	$(CARGO) bench --locked --bench figures
+
+check: build-packages ## Format, lints, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+audit: ## Licences, bans and sources of all dependencies; advisories where their database can be reached
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	cargo deny check licenses bans sources
+	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; \
+	else echo "advisories NOT checked: their database cannot be reached from here"; fi
+
+DESTDIR ?=
+PREFIX ?= /usr
+install: ## Installs the release build, units and an example configuration below $(DESTDIR)$(PREFIX)
+	install -D -m 755 target/release/signdrop $(DESTDIR)$(PREFIX)/bin/signdrop
+	install -D -m 644 systemd/signdrop.service $(DESTDIR)$(PREFIX)/lib/systemd/system/signdrop.service
+	install -D -m 644 systemd/signdrop.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/signdrop.conf
+	install -D -m 644 systemd/signdrop.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/signdrop.conf
+	install -D -m 644 examples/signdrop.toml $(DESTDIR)$(PREFIX)/share/doc/signdrop/signdrop.toml
+
+build-packages run-packages test-packages: PACKAGES = $(BUILD_PACKAGES)
+run-packages: PACKAGES = $(RUN_PACKAGES)
+test-packages: PACKAGES = $(TEST_PACKAGES)
+build-packages run-packages test-packages:
+	@missing=; for package in $(PACKAGES); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing$$missing"; \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		$$sudo apt-get update -q && \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	fi
