@@ -8,7 +8,7 @@ mod header;
 mod signature;
 mod whole;
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{fs::File, io, ops::RangeInclusive, os::unix::fs::FileExt};
 
 use header::{Header, INTRO_LEN, Intro, Limits};
 pub use signature::{Covers, Held};
@@ -20,6 +20,8 @@ use crate::key::openpgp;
 const LEAD_LEN: u64 = 96;
 /// First four bytes of a package.
 const LEAD_MAGIC: [u8; 4] = [0xed, 0xab, 0xee, 0xdb];
+/// The versions that a lead may state, whatever the package's format is; rpm reads no other.
+const LEAD_MAJOR: RangeInclusive<u8> = 3..=4;
 /// The lead's statement that a signature header follows.
 const SIGNATURE_TYPE_HEADER: u16 = 5;
 
@@ -238,9 +240,15 @@ fn check_lead(file: &File, len: u64) -> Result<(), Error> {
             needed: LEAD_LEN,
         });
     }
-    let [.., high, low] = *lead
+    let [_, _, _, _, major, .., high, low] = *lead
         .first_chunk::<80>()
         .ok_or(Error::NotAPackage("short lead"))?;
+    if !LEAD_MAJOR.contains(&major) {
+        return Err(Error::Malformed {
+            section: "lead",
+            what: "package of an unknown version",
+        });
+    }
     if u16::from_be_bytes([high, low]) != SIGNATURE_TYPE_HEADER {
         return Err(Error::Malformed {
             section: "lead",

@@ -154,9 +154,35 @@ impl PublicKey {
         self.key.pk_algo() == PublicKeyAlgorithm::RSAEncryptSign
     }
 
+    /// The digest that this key signs with where `wanted` is wished for: a stronger one where that is too weak for the key, since
+    /// verifiers refuse such signatures.
+    pub fn digest(&self, wanted: Digest) -> Digest {
+        let least = least_digest(self.key.mpis());
+        if wanted.len_bytes() < least.len_bytes() {
+            least
+        } else {
+            wanted
+        }
+    }
+
     /// When the key was made.
     pub fn created(&self) -> SystemTime {
         self.key.creation_time()
+    }
+}
+
+/// The shortest digest that signatures of a key may be made over.
+///
+/// Source: RFC 9580, section 5.2.3, for each algorithm.
+fn least_digest(key: &mpi::PublicKey) -> Digest {
+    match key {
+        mpi::PublicKey::RSA { .. } => Digest::Sha1,
+        mpi::PublicKey::ECDSA { curve, .. } => match curve {
+            Curve::NistP384 => Digest::Sha384,
+            Curve::NistP521 => Digest::Sha512,
+            _ => Digest::Sha256,
+        },
+        _ => Digest::Sha256,
     }
 }
 
@@ -186,14 +212,16 @@ impl Certificate {
             openpgp_public(&secret.public_numbers().map_err(signer::Error::from)?);
         let key: sequoia::packet::Key<PublicParts, PrimaryRole> =
             Key4::new(created, algorithm, mpis).map_err(broken)?.into();
+        let public = PublicKey::new(key.clone().role_into_unspecified());
+        let digest = public.digest(Digest::Sha256);
         let user_id = UserID::from(format!("{name} <{identity}>"));
         let mut adapter = Adapter {
-            public: key.clone().role_into_unspecified(),
+            public: public.key,
             sign: &|digest, hash| secret.sign(digest, hash).map_err(signer::Error::from),
         };
         // No "primary user id": sequoia marks it critical, and rpm 4.18 refuses critical subpackets that it does not know.
         let binding = SignatureBuilder::new(SignatureType::PositiveCertification)
-            .set_hash_algo(HashAlgorithm::SHA256)
+            .set_hash_algo(digest.openpgp())
             .set_signature_creation_time(created)
             .and_then(|builder| {
                 builder.set_key_flags(KeyFlags::empty().set_certification().set_signing())
@@ -422,8 +450,10 @@ pub fn sign(
 /// Lets sequoia sign with a key that it does not hold.
 struct Adapter<'a> {
     public: sequoia::packet::Key<PublicParts, UnspecifiedRole>,
-    sign: &'a dyn Fn(Digest, &[u8]) -> Result<RawSignature, signer::Error>,
+    sign: &'a SignHash<'a>,
 }
+
+type SignHash<'a> = dyn Fn(Digest, &[u8]) -> Result<RawSignature, signer::Error> + 'a;
 
 impl SequoiaSigner for Adapter<'_> {
     fn public(&self) -> &sequoia::packet::Key<PublicParts, UnspecifiedRole> {

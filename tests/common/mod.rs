@@ -193,3 +193,142 @@ pub fn quick_package(dir: &Path, name: &str, size: usize, format: rpm::RpmFormat
     builder.build().unwrap().write_file(&path).unwrap();
     path
 }
+
+impl Rpmdb {
+    /// Those of the files that `rpmkeys --checksig` does not find whole and signed by the certificate.
+    pub fn not_signed<'a>(&self, paths: &'a [PathBuf]) -> Vec<&'a Path> {
+        let output = run(self.command().arg("--checksig").args(paths));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let content = |path: &Path| {
+            let wanted = format!("{}: digests signatures OK", path.display());
+            text.lines().any(|line| line.ends_with(&wanted))
+        };
+        let found = paths.iter().map(PathBuf::as_path);
+        found.filter(|path| !content(path)).collect()
+    }
+}
+
+/// A value of a header, read and written independently of the project's own reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    pub tag: u32,
+    pub kind: u32,
+    pub count: u32,
+    pub bytes: Vec<u8>,
+}
+
+impl Value {
+    pub fn new(tag: u32, kind: u32, count: u32, bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        Self {
+            tag,
+            kind,
+            count,
+            bytes,
+        }
+    }
+}
+
+/// The four sections of a package, padding left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sections {
+    pub lead: Vec<u8>,
+    pub signature: Vec<u8>,
+    pub main: Vec<u8>,
+    pub payload: Vec<u8>,
+}
+
+impl Sections {
+    pub fn of(package: &[u8]) -> Self {
+        let (lead, rest) = package.split_at(96);
+        let (signature, _) = rest.split_at(header_len(rest));
+        let rest = &rest[signature.len().next_multiple_of(8)..];
+        let (main, payload) = rest.split_at(header_len(rest));
+        Self {
+            lead: lead.to_vec(),
+            signature: signature.to_vec(),
+            main: main.to_vec(),
+            payload: payload.to_vec(),
+        }
+    }
+
+    pub fn join(&self) -> Vec<u8> {
+        let mut package = [&self.lead[..], &self.signature].concat();
+        package.resize(package.len().next_multiple_of(8), 0);
+        [&package[..], &self.main, &self.payload].concat()
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn header_len(bytes: &[u8]) -> usize {
+    16 + 16 * word(bytes, 8) as usize + word(bytes, 12) as usize
+}
+
+/// The values of a header but its region, in the order of the index.
+pub fn values(header: &[u8]) -> Vec<Value> {
+    let count = word(header, 8) as usize;
+    let store = &header[16 + 16 * count..];
+    let value = |place| {
+        let at = 16 + 16 * place;
+        let (kind, count) = (word(header, at + 4), word(header, at + 12));
+        let rest = &store[word(header, at + 8) as usize..];
+        let len = match kind {
+            1 | 2 | 7 => count as usize,
+            3 => 2 * count as usize,
+            4 => 4 * count as usize,
+            5 => 8 * count as usize,
+            _ => {
+                let ends = rest.iter().enumerate().filter(|(_, byte)| **byte == 0);
+                ends.map(|(at, _)| at + 1).nth(count as usize - 1).unwrap()
+            }
+        };
+        Value::new(word(header, at), kind, count, &rest[..len])
+    };
+    (1..count).map(value).collect()
+}
+
+/// A header of the values, all within the region.
+pub fn header(region: u32, values: &[Value]) -> Vec<u8> {
+    let words = |words: [u32; 4]| words.map(u32::to_be_bytes).concat();
+    let (mut index, mut store) = (Vec::new(), Vec::new());
+    for value in values {
+        let alignment = [1, 1, 1, 2, 4, 8, 1, 1, 1, 1][value.kind as usize];
+        store.resize(store.len().next_multiple_of(alignment), 0_u8);
+        index.extend(words([
+            value.tag,
+            value.kind,
+            store.len() as u32,
+            value.count,
+        ]));
+        store.extend_from_slice(&value.bytes);
+    }
+    let entries = values.len() as u32 + 1;
+    let first = words([region, 7, store.len() as u32, 16]);
+    store.extend(words([region, 7, (entries * 16).wrapping_neg(), 16]));
+    let start = words([0x8ead_e801, 0, entries, store.len() as u32]);
+    [start, first, index, store].concat()
+}
+
+/// The package as rpm before 4.14 built it: no payload digest, no header SHA-256, no filler.
+pub fn legacy(package: &[u8]) -> Vec<u8> {
+    use openssl::hash::{MessageDigest, hash};
+    let mut sections = Sections::of(package);
+    let mut main = values(&sections.main);
+    main.retain(|value| ![5092, 5093, 5097].contains(&value.tag));
+    sections.main = header(63, &main);
+    let both = [&sections.main[..], &sections.payload].concat();
+    let sha1 = hash(MessageDigest::sha1(), &sections.main).unwrap();
+    let md5 = hash(MessageDigest::md5(), &both).unwrap();
+    sections.signature = header(
+        62,
+        &[
+            Value::new(269, 6, 1, hex::encode(sha1) + "\0"),
+            Value::new(1000, 4, 1, (both.len() as u32).to_be_bytes()),
+            Value::new(1004, 7, 16, &md5[..]),
+        ],
+    );
+    sections.join()
+}

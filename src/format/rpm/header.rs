@@ -2,7 +2,7 @@
 //!
 //! Source: rpm manual, package format v4, "header structure".
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::Error;
 
@@ -12,6 +12,9 @@ pub(super) const INTRO_LEN: usize = 16;
 const ENTRY_LEN: usize = 16;
 /// First eight bytes of every header.
 const MAGIC: [u8; 8] = [0x8e, 0xad, 0xe8, 0x01, 0, 0, 0, 0];
+
+/// The tags that rpm reads: it keeps those below to itself, regions among them, and takes a tag for a signed number.
+const TAGS: RangeInclusive<u32> = 100..=i32::MAX as u32;
 
 /// What a header may measure at the most, as rpm itself bounds it.
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +150,8 @@ impl Header {
     /// The first entry has to be the region `region_tag`. Entries behind those that it covers are kept where they are.
     ///
     /// # Errors
-    /// [`Error::Malformed`] where an entry points outside the store, is of an unknown kind, or repeats a tag.
+    /// [`Error::Malformed`] where an entry points outside the store or not at its alignment, is of an unknown kind, or has a tag that is
+    /// out of bounds or there twice.
     pub(super) fn parse(
         section: &'static str,
         bytes: Vec<u8>,
@@ -169,10 +173,16 @@ impl Header {
                 .checked_add(offset as usize)
                 .filter(|start| *start < bytes.len())
                 .ok_or(malformed("value outside the store"))?;
-            // rpm wants values in the order of the index too. It also bounds the work here: each byte is looked at once.
             let is_region = entries.is_empty();
+            if !is_region && !TAGS.contains(&tag) {
+                return Err(malformed("tag out of bounds"));
+            }
+            // rpm wants values in the order of the index too. It also bounds the work here: each byte is looked at once.
             if !is_region && start < end {
                 return Err(malformed("values overlap"));
+            }
+            if !(start - store_at).is_multiple_of(kind.alignment()) {
+                return Err(malformed("value not aligned"));
             }
             let rest = bytes
                 .get(start..)

@@ -10,6 +10,7 @@ use super::{
     sigtag,
 };
 use crate::{
+    digest::Digest,
     edit::Edit,
     key::openpgp::{self, Hasher, Signature, Verified},
     signer::DigestSigner,
@@ -70,7 +71,7 @@ impl Package {
     }
 
     /// The header, ready to be hashed for a signature with `digest`.
-    pub fn header_hasher(&self, digest: crate::digest::Digest) -> Hasher {
+    pub fn header_hasher(&self, digest: Digest) -> Hasher {
         let mut hasher = Hasher::new(digest);
         hasher.update(self.main.bytes());
         hasher
@@ -154,17 +155,20 @@ impl Whole {
     /// Makes `signer`'s signature the package's only one.
     ///
     /// A v4 package gets its signature under the tag that rpm reads for the key's algorithm, a v6 package under OPENPGP. Where the
-    /// main header has no payload digest, a second signature covers header and payload, since nothing else does.
+    /// main header has no payload digest, a second signature covers header and payload, since nothing else does. A digest that
+    /// is too weak for the key gives way to [`openpgp::PublicKey::digest`].
     /// `created` is the signatures' time, to the second. Every signature has been verified before it is part of the edit.
     ///
     /// # Errors
-    /// [`Error::OpenPgp`], which may pass.
+    /// [`Error::OpenPgp`], which may pass; [`Error::NoDigest`] for a key that wants a digest over the payload which is none of
+    /// ours.
     ///
     /// Source: rpm manual, package formats v4 and v6, "signature header".
     pub fn sign(&self, signer: &dyn DigestSigner, created: SystemTime) -> Result<Edit, Error> {
         let key = signer.public();
         let package = &self.package;
-        let over_header = openpgp::sign(signer, package.header_hasher(self.digest), created)?;
+        let digest = key.digest(self.digest);
+        let over_header = openpgp::sign(signer, package.header_hasher(digest), created)?;
         let mut new = Vec::new();
         if package.version() >= 6 {
             new.push(openpgp_entry(&over_header));
@@ -176,7 +180,8 @@ impl Whole {
             };
             new.push(packet_entry(tag, over_header));
         }
-        if let Some(hasher) = self.legacy_hasher() {
+        if !package.has_payload_digest() {
+            let hasher = self.both_hasher(digest).ok_or(Error::NoDigest)?;
             let over_both = openpgp::sign(signer, hasher.clone(), created)?;
             let tag = if key.is_rsa() {
                 sigtag::PGP
@@ -203,29 +208,31 @@ impl Whole {
         let held = self.package.held();
         let covers = |what| held.iter().any(|held| held.covers == what);
         covers(Covers::Header)
-            && (self.legacy_hasher().is_none() || covers(Covers::HeaderAndPayload))
+            && (self.package.has_payload_digest() || covers(Covers::HeaderAndPayload))
             && held.iter().all(|held| self.is_valid(held, key))
     }
 
-    /// Whether a signature that the package holds is `key`'s, made with the digest that the package was checked for, and valid.
+    /// Whether a signature that the package holds is `key`'s, made with the digest that [`Whole::sign`] would use, and valid.
     pub fn is_valid(&self, held: &Held, key: &openpgp::PublicKey) -> bool {
+        let digest = key.digest(self.digest);
         let hasher = match held.covers {
-            Covers::Header => Some(self.package.header_hasher(self.digest)),
-            Covers::HeaderAndPayload => self.header_and_payload.clone(),
+            Covers::Header => Some(self.package.header_hasher(digest)),
+            Covers::HeaderAndPayload => self.both_hasher(digest).cloned(),
         };
         match (&held.signature, hasher) {
             (Some(signature), Some(hasher)) => {
-                signature.digest() == Some(self.digest) && signature.verify(key, hasher).is_ok()
+                signature.digest() == Some(digest) && signature.verify(key, hasher).is_ok()
             }
             _ => false,
         }
     }
 
-    /// The hash over header and payload, where the package needs a signature over both.
-    fn legacy_hasher(&self) -> Option<&Hasher> {
-        self.header_and_payload
-            .as_ref()
-            .filter(|_| !self.package.has_payload_digest())
+    /// The hash over header and payload, where the package holds or needs a signature of both.
+    fn both_hasher(&self, digest: Digest) -> Option<&Hasher> {
+        let mut hashers = self.header_and_payload.iter();
+        hashers
+            .find(|(of, _)| *of == digest)
+            .map(|(_, hasher)| hasher)
     }
 
     /// The package.

@@ -1,11 +1,11 @@
 //! The proof that a package is what it claims to be.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{fs::File, io, iter, os::unix::fs::FileExt};
 
 use aws_lc_rs::digest;
 use md5::{Digest as _, Md5};
 
-use super::{Error, Package, sigtag, tag};
+use super::{Error, Package, header::Kind, sigtag, tag};
 use crate::{digest::Digest, key::openpgp::Hasher};
 
 /// Bytes read at a time: small enough for the processor's cache, large enough that system calls do not count.
@@ -17,8 +17,9 @@ const CHUNK: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Whole {
     pub(super) package: Package,
-    /// Over main header and payload, where a signature of both is held or needed.
-    pub(super) header_and_payload: Option<Hasher>,
+    /// Over main header and payload, where a signature of both is held or needed; one for each digest that the key, which is
+    /// not known yet, may ask for.
+    pub(super) header_and_payload: Vec<(Digest, Hasher)>,
     pub(super) digest: Digest,
 }
 
@@ -26,14 +27,15 @@ impl Package {
     /// Checks every digest that the package carries: the header's SHA-1, SHA-256 and SHA3-256, the payload's SHA-256, SHA-512
     /// and SHA3-256, the size, and the MD5 of header and payload where header or payload has no better digest.
     ///
-    /// Reads the payload once, as a stream. `digest` is what a signature is going to use.
+    /// Reads the payload once, as a stream. `digest` is what a signature is going to use, unless it is too weak for the key.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::NoDigest`] and [`Error::UnknownDigest`] stay; [`Error::Read`] may pass.
+    /// [`Error::Corrupt`], [`Error::Malformed`], [`Error::NoDigest`] and [`Error::UnknownDigest`] stay; [`Error::Read`] may pass.
     ///
     /// Source: rpm manual, package formats v4 and v6, "digests".
     pub fn check(self, file: &File, digest: Digest) -> Result<Whole, Error> {
         self.check_size()?;
+        self.check_md5_kind()?;
         let header_digests = self.check_header()?;
         let wants_md5 = header_digests == 0 || !self.has_payload_digest();
         let wants_hasher = !self.has_payload_digest()
@@ -46,11 +48,18 @@ impl Package {
         } else {
             None
         };
-        let mut hasher = wants_hasher.then(|| Hasher::new(digest));
+        let stronger = [Digest::Sha256, Digest::Sha384]
+            .into_iter()
+            .filter(|other| other.len_bytes() > digest.len_bytes());
+        let mut hashers: Vec<_> = iter::once(digest)
+            .chain(stronger)
+            .filter(|_| wants_hasher)
+            .map(|digest| (digest, Hasher::new(digest)))
+            .collect();
         if let Some(md5) = &mut md5 {
             md5.update(self.main.bytes());
         }
-        if let Some(hasher) = &mut hasher {
+        for (_, hasher) in &mut hashers {
             hasher.update(self.main.bytes());
         }
         self.read_payload(file, |chunk| {
@@ -60,7 +69,7 @@ impl Package {
             if let Some(md5) = &mut md5 {
                 md5.update(chunk);
             }
-            if let Some(hasher) = &mut hasher {
+            for (_, hasher) in &mut hashers {
                 hasher.update(chunk);
             }
         })?;
@@ -75,7 +84,7 @@ impl Package {
         }
         Ok(Whole {
             package: self,
-            header_and_payload: hasher,
+            header_and_payload: hashers,
             digest,
         })
     }
@@ -102,6 +111,17 @@ impl Package {
         Ok(())
     }
 
+    /// Refuses an MD5 that cannot be one even where none is computed, as rpm does.
+    fn check_md5_kind(&self) -> Result<(), Error> {
+        match self.signature.entry(sigtag::MD5) {
+            Some(entry) if entry.kind != Kind::Bin || entry.count != 16 => Err(Error::Malformed {
+                section: "signature header",
+                what: "MD5 of a wrong kind",
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Checks the digests of the main header and answers how many there are.
     fn check_header(&self) -> Result<usize, Error> {
         let known: [(u32, &'static digest::Algorithm, &'static str); 3] = [
@@ -119,8 +139,14 @@ impl Package {
         ];
         let mut checked = 0;
         for (tag, algorithm, name) in known {
-            if self.signature.entry(tag).is_none() {
+            let Some(entry) = self.signature.entry(tag) else {
                 continue;
+            };
+            if entry.kind != Kind::String {
+                return Err(Error::Malformed {
+                    section: "signature header",
+                    what: "digest of a wrong kind",
+                });
             }
             let found = digest::digest(algorithm, self.main.bytes());
             if !is_hex_of(self.signature.string(tag), found.as_ref()) {
