@@ -68,6 +68,7 @@ fn rpmsign(home: &Path, what: &str, paths: &[PathBuf]) -> Duration {
     let begin = Instant::now();
     let output = run(Command::new("rpmsign")
         .env("GNUPGHOME", home)
+        .args(["--define", "__gpg /usr/bin/gpg"])
         .args(["--define", "_gpg_name bench@example.org", what])
         .args(paths));
     assert!(output.status.success(), "{output:?}");
