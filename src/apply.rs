@@ -13,7 +13,7 @@ use std::{
 
 use redo::{Left, Redo};
 use rustix::{
-    fs::{Timespec, Timestamps, UTIME_OMIT},
+    fs::{Mode, Timespec, Timestamps, UTIME_OMIT},
     io::Errno,
 };
 
@@ -185,6 +185,9 @@ fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Sta
     if stamp_of(&file)? != stamp {
         return Err(Error::Changed);
     }
+    if loses_by_writing(&file)? {
+        return replace::replace(place, stamp, edit);
+    }
     let begun = redo.begin(&file, edit)?;
     step::reached("redo");
     match overwrite(&file, stamp, edit) {
@@ -197,6 +200,20 @@ fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Sta
             redo.leave(begun);
             Err(error)
         }
+    }
+}
+
+/// Whether the kernel would take something from the file at a write: capabilities, and set-id bits where the writer is not root.
+fn loses_by_writing(file: &File) -> Result<bool, Error> {
+    let failed = "look at the file";
+    let stat = rustix::fs::fstat(file).map_err(Error::io(failed))?;
+    if Mode::from_raw_mode(stat.st_mode).intersects(Mode::SUID | Mode::SGID) {
+        return Ok(true);
+    }
+    match rustix::fs::fgetxattr(file, c"security.capability", &mut [0_u8; 0]) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(Error::io(failed)(errno)),
     }
 }
 

@@ -153,7 +153,14 @@ impl Way {
         let place = match Place::beneath(&drop.root, relative) {
             Ok(place) => place,
             // A directory on the way is gone, or has become something else: no file of the tree has this name.
-            Err(_) => return self.forget(&candidate),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => {
+                return self.forget(&candidate);
+            }
+            // There may be a file, so that it must not count as gone.
+            Err(errno) => {
+                let error = Error::Open(errno.into());
+                return self.keep_failure(&candidate, Stamp::default(), &error);
+            }
         };
         match self.settle_at(&candidate, &place, keys) {
             Ok(Settlement::Nothing) => self.forget(&candidate),
@@ -273,12 +280,17 @@ impl Way {
         if error.is_race() {
             return Settlement::Again;
         }
-        let Ok(stat) = place.stat() else {
-            return self.forget(candidate);
-        };
+        match place.stat() {
+            Ok(stat) => self.keep_failure(candidate, Stamp::of(&stat), error),
+            Err(Errno::NOENT) => self.forget(candidate),
+            Err(_) => self.keep_failure(candidate, Stamp::default(), error),
+        }
+    }
+
+    fn keep_failure(&self, candidate: &Candidate<'_>, stamp: Stamp, error: &Error) -> Settlement {
         let project = candidate.drop.templates.project(candidate.relative).ok();
         let mut record = Record::new(
-            Stamp::of(&stat),
+            stamp,
             candidate.policy(project.as_ref()),
             Outcome::Failed,
             reason(error),

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use signdrop_watcher::{Entry, walk};
+use signdrop_watcher::{Entry, Error as WalkError, Kind, walk};
 use tokio::sync::Notify;
 
 use crate::{
@@ -29,7 +29,7 @@ pub enum Error {
     NotDropped(PathBuf),
     /// The path does not exist or cannot be walked.
     #[error(transparent)]
-    Walk(#[from] signdrop_watcher::Error),
+    Walk(#[from] WalkError),
 }
 
 /// How far a wait has come.
@@ -159,6 +159,7 @@ fn look_below(
     queue: &Queue,
 ) -> Result<(), Error> {
     let skip = |path: &Path| drop.ignores(path);
+    let mut is_link = false;
     let mut visit = |entry| {
         match entry {
             Entry::File { path, .. } | Entry::Special { path, .. }
@@ -176,6 +177,11 @@ fn look_below(
                     }
                 }
             }
+            // Nothing behind it is looked at, so that it must not count as settled.
+            Entry::Special {
+                path,
+                kind: Kind::Symlink,
+            } if path == below => is_link = true,
             Entry::File { .. } | Entry::Special { .. } => {}
             Entry::Failed(error) => {
                 wait.fail(drop.root.join(below), arrival::reason(&error));
@@ -185,5 +191,9 @@ fn look_below(
     };
     // `visit` never asks to break off.
     walk(&drop.root, below, &skip, &mut visit).map(|_| ())?;
+    if is_link {
+        let path = drop.root.join(below);
+        return Err(WalkError::Outside { path }.into());
+    }
     Ok(())
 }

@@ -26,7 +26,8 @@ use crate::{
     daemon,
     digest::Digest,
     identity::Identity,
-    keystore, master_key,
+    keystore::{self, VaultError},
+    master_key,
 };
 
 /// How a command ended, if not well. The number is the exit status.
@@ -81,14 +82,13 @@ impl Error {
                 | daemon::Error::StateDir { .. }
                 | daemon::Error::MasterKey(_)
                 | daemon::Error::Http(_) => Status::Usage,
-                daemon::Error::Store(_)
-                | daemon::Error::Keystore(_)
-                | daemon::Error::System { .. } => Status::Failed,
+                daemon::Error::Keystore(error) => keystore_status(error),
+                daemon::Error::Store(_) | daemon::Error::System { .. } => Status::Failed,
             },
             Self::MasterKey(_) => Status::Usage,
+            Self::Keystore(error) => keystore_status(error),
             Self::Client(client::Error::Unreachable { .. }) => Status::Unreachable,
             Self::Client(client::Error::Refused(_) | client::Error::Address(_))
-            | Self::Keystore(_)
             | Self::OpenPgp(_)
             | Self::Io { .. }
             | Self::Output(_)
@@ -96,6 +96,22 @@ impl Error {
             | Self::Some { .. } => Status::Failed,
             Self::TimedOut { .. } => Status::TimedOut,
         }
+    }
+}
+
+/// A master key that is not the store's is a mistake in the configuration.
+fn keystore_status(error: &keystore::Error) -> Status {
+    match error {
+        keystore::Error::Vault(VaultError::WrongMasterKey | VaultError::NotAMasterKey) => {
+            Status::Usage
+        }
+        keystore::Error::Vault(
+            VaultError::Seal | VaultError::Sealed | VaultError::Slots { .. } | VaultError::Store(_),
+        )
+        | keystore::Error::Store(_)
+        | keystore::Error::Key(_)
+        | keystore::Error::OpenPgp(_)
+        | keystore::Error::Record(_) => Status::Failed,
     }
 }
 
@@ -277,7 +293,12 @@ pub fn run() -> ExitCode {
         // Whoever reads the output has enough of it.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("signdrop: {}", reason(&error));
+            let text = reason(&error);
+            match &error {
+                // Several lines that show the place of the mistake.
+                Error::Config(_) | Error::Daemon(_) => eprintln!("signdrop: {text}"),
+                _ => eprintln!("signdrop: {}", terminal::clean(text.into())),
+            }
             ExitCode::from(error.status() as u8)
         }
     }

@@ -35,7 +35,8 @@ pub use answer::{OPENAPI, Problem};
 pub use keys::{KeyInfo, KeyPage, KeyRequest, Purpose, SignAnswer, SignRequest};
 pub use wait::{FailedArtifact, WaitAnswer, WaitRequest, WaitState};
 
-/// How many connections are served at once; further ones wait in the kernel.
+/// How many connections each door serves at once; further ones wait in the kernel. Each door for itself, so that whoever may only
+/// come by TCP cannot keep others from the Unix socket.
 const CONNECTIONS: usize = 1024;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,15 +93,9 @@ impl Server {
 
     /// Serves until `stopped` changes; then takes no more connections and ends the requests that are under way.
     pub(crate) async fn run(self, daemon: Arc<Daemon>, stopped: watch::Receiver<()>) {
-        let limit = Arc::new(Semaphore::new(CONNECTIONS));
         let mut doors = JoinSet::new();
         for listener in self.listeners {
-            doors.spawn(serve(
-                listener,
-                daemon.clone(),
-                limit.clone(),
-                stopped.clone(),
-            ));
+            doors.spawn(serve(listener, daemon.clone(), stopped.clone()));
         }
         while doors.join_next().await.is_some() {}
     }
@@ -112,11 +107,14 @@ fn bind_unix(path: &Path) -> Result<UnixListener, Error> {
         source,
     };
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(Error::InUse(path.to_owned()));
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(Error::InUse(path.to_owned())),
+            // Left behind by a daemon that was killed.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
         }
-        // Left behind by a daemon that was killed.
-        std::fs::remove_file(path).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
@@ -130,24 +128,25 @@ fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::from_std(listener).map_err(failed)
 }
 
-async fn serve(
-    listener: Listener,
-    daemon: Arc<Daemon>,
-    limit: Arc<Semaphore>,
-    mut stopped: watch::Receiver<()>,
-) {
+async fn serve(listener: Listener, daemon: Arc<Daemon>, mut stopped: watch::Receiver<()>) {
+    let limit = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
+    let stopping = stopped.clone();
     loop {
-        let Ok(permit) = limit.clone().acquire_owned().await else {
-            break;
+        let next = async {
+            // Nobody closes the semaphore.
+            let permit = limit.clone().acquire_owned().await.ok();
+            (permit, accept(&listener).await)
         };
         tokio::select! {
-            connection = accept(&listener) => match connection {
+            (permit, connection) = next => match connection {
                 Ok((stream, door)) => {
-                    let daemon = daemon.clone();
+                    let (daemon, stopping) = (daemon.clone(), stopping.clone());
                     let service = service_fn(move |request| {
-                        let daemon = daemon.clone();
-                        async move { Ok::<_, Infallible>(routes::answer(&daemon, door, request).await) }
+                        let (daemon, stopping) = (daemon.clone(), stopping.clone());
+                        async move {
+                            Ok::<_, Infallible>(routes::answer(&daemon, door, request, stopping).await)
+                        }
                     });
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 /// What tells one content of a file from the next: any write, truncation, replacement or rename moves one of these.
 ///
-/// The device is left out, since its number may differ after each boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The device is left out, since its number may differ after each boot. The default is no file's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stamp {
     inode: u64,
     len: u64,

@@ -196,38 +196,44 @@ impl<'a> Temporary<'a> {
     }
 
     /// Exchanges the two names, and exchanges them back where what came out is not the file that was copied: a writer may have
-    /// put a newer one there at the last moment, which must not be lost.
+    /// put a newer one there at the last moment, which must not be lost. Nor must one that comes while that is put back.
     fn exchange(&self, stamp: Stamp) -> Result<(), Error> {
         let (directory, name) = (self.place.directory(), self.place.name());
         if Stamp::of(&self.place.stat().map_err(Error::io("look at the file"))?) != stamp {
             return Err(Error::Changed);
         }
-        let swap = || {
-            rustix::fs::renameat_with(
+        // The exchange itself moves the change time, so that only inodes are compared.
+        let copy = stamp_of(&self.file)?.inode();
+        let (mut put, mut expected) = (copy, stamp.inode());
+        loop {
+            let swapped = rustix::fs::renameat_with(
                 directory,
                 &self.name,
                 directory,
                 name,
                 RenameFlags::EXCHANGE,
-            )
-        };
-        match swap() {
-            Ok(()) => {}
-            Err(errno) if is_unsupported(errno) => {
-                return rustix::fs::renameat(directory, &self.name, directory, name)
-                    .map_err(Error::io("put the copy in the file's place"));
+            );
+            match swapped {
+                Ok(()) => {}
+                Err(errno) if is_unsupported(errno) => {
+                    return rustix::fs::renameat(directory, &self.name, directory, name)
+                        .map_err(Error::io("put the copy in the file's place"));
+                }
+                Err(Errno::NOENT) => return Err(Error::Changed),
+                Err(errno) => return Err(Error::io("put the copy in the file's place")(errno)),
             }
-            Err(Errno::NOENT) => return Err(Error::Changed),
-            Err(errno) => return Err(Error::io("put the copy in the file's place")(errno)),
+            let out = rustix::fs::statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(Error::io("look at the file"))?
+                .st_ino;
+            if out != expected {
+                // It is newer than what has been put in its place, and goes back.
+                (put, expected) = (out, put);
+            } else if put == copy {
+                return Ok(());
+            } else {
+                return Err(Error::Changed);
+            }
         }
-        let out = rustix::fs::statat(directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(Error::io("look at the file"))?;
-        // The exchange itself moves the change time.
-        if out.st_ino == stamp.inode() {
-            return Ok(());
-        }
-        swap().map_err(Error::io("put a newer file back"))?;
-        Err(Error::Changed)
     }
 }
 
@@ -261,7 +267,11 @@ fn copy_attributes(original: &File, copy: &File) -> Result<(), Error> {
     for (name, _) in present {
         let is_foreign = !wanted.iter().any(|(other, _)| *other == name);
         if is_foreign && !name.to_bytes().starts_with(b"security.") {
-            rustix::fs::fremovexattr(copy, &name).map_err(Error::io(failed))?;
+            match rustix::fs::fremovexattr(copy, &name) {
+                // XFS lists an ACL under two names, and both go at once.
+                Ok(()) | Err(Errno::NODATA) => {}
+                Err(errno) => return Err(Error::io(failed)(errno)),
+            }
         }
     }
     Ok(())

@@ -4,12 +4,13 @@ use std::{
     collections::HashMap,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
 use rustix::fs::AtFlags;
-use signdrop_watcher::{Coverage, Event, Watcher};
+use signdrop_watcher::{Coverage, Error as WatchError, Event, Watcher};
 
 use super::Daemon;
 use crate::{
@@ -124,19 +125,18 @@ fn start(daemon: &Arc<Daemon>, drop: &Drop, watches: &mut HashMap<PathBuf, Watch
         Ok(watcher) => watch.watcher = Some(watcher),
         Err(error) => {
             let text = reason(&error);
-            tracing::error!(drop = %drop.root.display(), error = text, "cannot watch");
-            watch.watched = Watched::Partly(text);
-            try_again(Arc::downgrade(daemon), drop.root.clone());
+            let watched = Watched::Partly(text.clone());
+            if watch.watched != watched {
+                tracing::error!(drop = %drop.root.display(), error = text, "cannot watch");
+            }
+            watch.watched = watched;
+            start_later(daemon, drop.root.clone(), RETRY);
         }
     }
 }
 
-fn try_again(daemon: Weak<Daemon>, root: PathBuf) {
-    tokio::spawn(async move {
-        tokio::time::sleep(RETRY).await;
-        let Some(daemon) = daemon.upgrade() else {
-            return;
-        };
+fn start_later(daemon: &Arc<Daemon>, root: PathBuf, pause: Duration) {
+    later(daemon, pause, move |daemon| {
         let config = daemon.config();
         let mut watches = daemon.watches.lock();
         let unwatched = watches
@@ -145,9 +145,23 @@ fn try_again(daemon: Weak<Daemon>, root: PathBuf) {
         if let Some(drop) = config.drops.iter().find(|drop| drop.root == root)
             && unwatched
         {
-            start(&daemon, drop, &mut watches);
+            start(daemon, drop, &mut watches);
         }
     });
+}
+
+/// Does something after a pause, unless the daemon has ended by then.
+fn later(daemon: &Arc<Daemon>, pause: Duration, what: impl FnOnce(&Arc<Daemon>) + Send + 'static) {
+    let daemon = Arc::downgrade(daemon);
+    let result = thread::Builder::new().name("later".into()).spawn(move || {
+        thread::sleep(pause);
+        if let Some(daemon) = daemon.upgrade() {
+            what(&daemon);
+        }
+    });
+    if let Err(error) = result {
+        tracing::error!(%error, "cannot try again later");
+    }
 }
 
 /// Takes what a watcher tells. Called from the watcher's threads.
@@ -164,7 +178,7 @@ fn hear(daemon: &Arc<Daemon>, root: &Path, event: Event) {
         // A name that is gone may have been taken again meanwhile; settling finds out, and forgets it if not.
         Event::Finished(path) | Event::Gone(path) if is_candidate(drop, &path) => {
             if daemon.queue.push(arrival(path)) == Err(Full) {
-                look_later(Arc::downgrade(daemon), root.to_owned());
+                look_later(daemon, root.to_owned());
             }
         }
         Event::Found(path) => {
@@ -184,7 +198,16 @@ fn hear(daemon: &Arc<Daemon>, root: &Path, event: Event) {
         Event::Failed(error) => {
             let text = reason(&error);
             tracing::error!(drop = %root.display(), error = text, "the watch is impaired");
-            if let Some(watch) = daemon.watches.lock().get_mut(root) {
+            let mut watches = daemon.watches.lock();
+            let Some(watch) = watches.get_mut(root) else {
+                return;
+            };
+            if let WatchError::RootGone { .. } = error {
+                // Nothing is watched until there is a directory of that name again.
+                watch.watcher = None;
+                watch.watched = Watched::Partly(text);
+                start_later(daemon, root.to_owned(), Duration::ZERO);
+            } else {
                 watch.trouble = Some(text);
             }
         }
@@ -208,20 +231,14 @@ fn looked(daemon: &Daemon, root: &Path, coverage: Coverage) {
 }
 
 /// The queue was full: what was refused is found by a look, once there is room.
-fn look_later(daemon: Weak<Daemon>, root: PathBuf) {
-    let looking = std::thread::Builder::new().name("look-later".into());
-    let result = looking.spawn(move || {
-        std::thread::sleep(Duration::from_secs(1));
-        if let Some(daemon) = daemon.upgrade()
-            && let Some(watch) = daemon.watches.lock().get(&root)
+fn look_later(daemon: &Arc<Daemon>, root: PathBuf) {
+    later(daemon, Duration::from_secs(1), move |daemon| {
+        if let Some(watch) = daemon.watches.lock().get(&root)
             && let Some(watcher) = &watch.watcher
         {
             watcher.look();
         }
     });
-    if let Err(error) = result {
-        tracing::error!(%error, "cannot look later");
-    }
 }
 
 /// Removes a temporary file that a crash of ours has left. One that is in use has just been made by a worker.

@@ -147,12 +147,11 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
     }
 }
 
-pub(super) fn not_allowed(allowed: &'static str) -> Answer {
-    let mut answer = Problem::new(
+pub(super) fn not_allowed(allowed: &'static str, tell: fn(Problem) -> Answer) -> Answer {
+    let mut answer = tell(Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         format!("this path takes {allowed}"),
-    )
-    .into_answer();
+    ));
     answer
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allowed));

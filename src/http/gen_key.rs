@@ -17,7 +17,7 @@ use crate::{
 /// Makes a key unless there is one: 201 or 200, with an empty body.
 pub(super) fn answer(daemon: &Daemon, content_type: &str, body: &[u8]) -> Result<Answer, Problem> {
     let fields = if content_type.starts_with("application/x-www-form-urlencoded") {
-        form(body)
+        form(body)?
     } else {
         json_fields(body)?
     };

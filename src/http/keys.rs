@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hyper::StatusCode;
+use percent_encoding::percent_decode;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Problem, bytes, json};
@@ -222,7 +223,7 @@ pub(super) fn made(daemon: &Daemon, new: &NewKey) -> Result<(StatusCode, KeyEntr
 }
 
 pub(super) fn list(daemon: &Daemon, query: &str) -> Result<Answer, Problem> {
-    let query: HashMap<String, String> = form(query.as_bytes());
+    let query: HashMap<String, String> = form(query.as_bytes())?;
     if let Some(unknown) = query
         .keys()
         .find(|key| !matches!(key.as_str(), "after" | "limit"))
@@ -324,6 +325,10 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Pr
 }
 
 /// Understands `application/x-www-form-urlencoded` text.
-pub(super) fn form(text: &[u8]) -> HashMap<String, String> {
-    form_urlencoded::parse(text).into_owned().collect()
+pub(super) fn form(text: &[u8]) -> Result<HashMap<String, String>, Problem> {
+    // The parser would put the same character into the place of all that is not UTF-8, and so make different e-mails one.
+    percent_decode(text)
+        .decode_utf8()
+        .map_err(|_| Problem::bad_request("the form is not UTF-8"))?;
+    Ok(form_urlencoded::parse(text).into_owned().collect())
 }

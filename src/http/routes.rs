@@ -6,6 +6,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::{Method, Request, StatusCode, body::Incoming};
 use matchit::Router;
 use percent_encoding::percent_decode_str;
+use tokio::sync::watch;
 
 use super::{
     OPENAPI,
@@ -62,6 +63,24 @@ impl Route {
         }
     }
 
+    /// How the path tells a problem: copr-keygen's know text only.
+    fn problem(self) -> fn(Problem) -> Answer {
+        match self {
+            Self::GenKey => |problem| problem.permanent_as_bad_request().into_text(),
+            Self::Ping => Problem::into_text,
+            Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::Keys
+            | Self::Key
+            | Self::PublicKey
+            | Self::Sign
+            | Self::Wait
+            | Self::Status => Problem::into_answer,
+        }
+    }
+
     /// Whether TCP offers it: what anybody on the machine may do.
     fn is_open_to_all(self) -> bool {
         match self {
@@ -100,7 +119,14 @@ fn router() -> Router<Route> {
 }
 
 /// Answers one request.
-pub(super) async fn answer(daemon: &Arc<Daemon>, door: Door, request: Request<Incoming>) -> Answer {
+///
+/// `stopping` changes when the daemon stops, which ends what would go on waiting.
+pub(super) async fn answer(
+    daemon: &Arc<Daemon>,
+    door: Door,
+    request: Request<Incoming>,
+    stopping: watch::Receiver<()>,
+) -> Answer {
     static ROUTER: std::sync::LazyLock<Router<Route>> = std::sync::LazyLock::new(router);
     let path = request.uri().path().to_owned();
     let Ok(found) = ROUTER.at(&path) else {
@@ -119,19 +145,16 @@ pub(super) async fn answer(daemon: &Arc<Daemon>, door: Door, request: Request<In
         .split(", ")
         .any(|method| method == request.method().as_str())
     {
-        return not_allowed(route.methods());
+        return not_allowed(route.methods(), route.problem());
     }
     let email = found.params.get("email").map(identity).transpose();
     let email = match email {
         Ok(email) => email,
         Err(problem) => return problem.into_answer(),
     };
-    dispatch(daemon, route, email, request)
+    dispatch(daemon, route, email, request, stopping)
         .await
-        .unwrap_or_else(|problem| match route {
-            Route::GenKey => problem.permanent_as_bad_request().into_text(),
-            _ => problem.into_answer(),
-        })
+        .unwrap_or_else(route.problem())
 }
 
 async fn dispatch(
@@ -139,6 +162,7 @@ async fn dispatch(
     route: Route,
     email: Option<Identity>,
     request: Request<Incoming>,
+    stopping: watch::Receiver<()>,
 ) -> Result<Answer, Problem> {
     let daemon = daemon.clone();
     let query = request.uri().query().unwrap_or_default().to_owned();
@@ -180,7 +204,7 @@ async fn dispatch(
         (Route::Wait, _) => {
             let accept = header(&request, hyper::header::ACCEPT);
             let body = read_body(request).await?;
-            wait::answer(daemon, &accept, &body).await
+            wait::answer(daemon, &accept, &body, stopping).await
         }
         (Route::Key | Route::PublicKey | Route::Sign, None) => {
             Err(Problem::bad_request("the path names no key"))

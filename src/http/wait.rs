@@ -9,6 +9,7 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderValue},
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::{
     answer::{Answer, Problem, json},
@@ -94,6 +95,7 @@ pub(super) async fn answer(
     daemon: Arc<Daemon>,
     accept: &str,
     body: &[u8],
+    mut stopping: watch::Receiver<()>,
 ) -> Result<Answer, Problem> {
     let request: WaitRequest = parse(body)?;
     if request.paths.is_empty() {
@@ -119,7 +121,15 @@ pub(super) async fn answer(
             wait.settled(timeout).await;
             Ok::<_, Problem>(())
         };
-        let state = match tokio::time::timeout(timeout, ended).await {
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(timeout, ended) => ended,
+            // Nothing is settled any more, so what is not would be waited for in vain.
+            _ = stopping.changed() => return Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the daemon is stopping; wait again when it is back",
+            )),
+        };
+        let state = match ended {
             Ok(result) => {
                 result?;
                 if wait.progress().is_settled() {

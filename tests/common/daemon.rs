@@ -23,6 +23,8 @@ pub struct Daemon {
     child: Option<Child>,
     log: Arc<Mutex<String>>,
     environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
+    program: PathBuf,
 }
 
 impl Daemon {
@@ -57,6 +59,8 @@ identity = "{{owner}}#{{project}}@copr.example.org"
             child: None,
             log: Arc::default(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
+            program: env!("CARGO_BIN_EXE_signdrop").into(),
         };
         daemon.write_config(&config);
         let output = daemon.signdrop(["init", "-c", daemon.config().to_str().unwrap()]);
@@ -106,6 +110,16 @@ identity = "{{owner}}#{{project}}@copr.example.org"
         self.environment.clear();
     }
 
+    /// Starts the next runs by a program that ends as the daemon itself, such as `setpriv`.
+    pub fn wrap<const N: usize>(&mut self, wrapper: [&str; N]) {
+        self.wrapper = wrapper.map(str::to_owned).to_vec();
+    }
+
+    /// Starts the next runs from a copy of the program.
+    pub fn program(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
     /// Starts the daemon and returns when it is ready.
     pub fn run(&mut self) {
         self.spawn();
@@ -114,8 +128,11 @@ identity = "{{owner}}#{{project}}@copr.example.org"
 
     /// Starts the daemon and does not wait.
     pub fn spawn(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_signdrop"));
+        let wrapper = self.wrapper.iter().map(OsStr::new);
+        let mut words = wrapper.chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .arg("serve")
             .arg("-c")
             .arg(self.config())
@@ -290,5 +307,73 @@ identity = "{{owner}}#{{project}}@copr.example.org"
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A filesystem of its own, mounted for as long as this lives.
+pub struct Mounted {
+    dir: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// A filesystem of the given kind, in a file of `megabytes` that takes no more room than is used; tmpfs has no file.
+    pub fn new(kind: &str, megabytes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("mount")).unwrap();
+        let mounted = Self { dir };
+        let mut mount = Command::new("mount");
+        if kind == "tmpfs" {
+            mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]);
+        } else {
+            let image = mounted.dir.path().join("image");
+            let file = fs::File::create(&image).unwrap();
+            file.set_len(megabytes << 20).unwrap();
+            let output = run(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
+            assert!(output.status.success(), "{output:?}");
+            mount.args(["-o", "loop", "-t", kind]).arg(&image);
+        }
+        let output = run(mount.arg(mounted.path()));
+        assert!(output.status.success(), "mounting needs root: {output:?}");
+        mounted
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("mount")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // What has been killed may still be on its way out.
+        for _ in 0..50 {
+            let output = run(Command::new("umount").arg(self.path()));
+            if output.status.success() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        eprintln!("cannot unmount {}", self.path().display());
+    }
+}
+
+impl Daemon {
+    /// Waits until the daemon, which may have ended, has logged something.
+    pub fn until_logged(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(
+                Instant::now() < deadline,
+                "{text:?} is not logged:\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Daemon {
+    /// As [`Daemon::wrap`], with as many words as the test puts together.
+    pub fn wrap_in(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
     }
 }

@@ -32,6 +32,15 @@ enum Place {
     Stale,
 }
 
+/// What is known of the directory above one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Above {
+    /// It is to be watched.
+    Watchable,
+    /// The kernel refuses a watch. What is below it is better watched than not, though its name is not to be relied on.
+    Unwatchable,
+}
+
 impl Directories {
     /// Says whether an event that names something in the directory is to be believed.
     pub(crate) fn is_watched(&self, path: &Path) -> bool {
@@ -70,8 +79,23 @@ impl Directories {
         }
     }
 
-    /// Notes a watch that is about to be set.
-    pub(crate) fn insert(&mut self, path: &Path, identity: Identity, round: u64) {
+    /// Notes a watch that is about to be set. Refuses if the directory above is not watched: nobody would hear when this one
+    /// is renamed, so its name cannot be relied on. The sentry takes it up after the one above.
+    #[must_use]
+    pub(crate) fn insert(
+        &mut self,
+        path: &Path,
+        identity: Identity,
+        round: u64,
+        above: Above,
+    ) -> bool {
+        let is_heard = path.parent().is_none_or(|parent| {
+            above == Above::Unwatchable
+                || matches!(self.places.get(parent), Some(Place::Watched { .. }))
+        });
+        if !is_heard {
+            return false;
+        }
         self.watches += 1;
         let place = Place::Watched {
             identity,
@@ -79,17 +103,30 @@ impl Directories {
             number: self.watches,
         };
         self.places.insert(path.to_owned(), place);
+        true
     }
 
-    /// Forgets a path; says whether there may be a watch to drop.
-    pub(crate) fn remove(&mut self, path: &Path) -> bool {
-        self.places.remove(path).is_some()
+    /// Forgets a path.
+    pub(crate) fn remove(&mut self, path: &Path) {
+        self.places.remove(path);
+    }
+
+    /// Forgets a path and all below it. Answers those that may have a watch, which is to be dropped.
+    pub(crate) fn remove_below(&mut self, path: &Path) -> Vec<PathBuf> {
+        let removed = self.below(path, |_| true);
+        for path in &removed {
+            self.places.remove(path);
+        }
+        removed
     }
 
     /// Forgets a path if its watch is stale; says whether it was.
     pub(crate) fn remove_stale(&mut self, path: &Path) -> bool {
         let is_stale = self.places.get(path) == Some(&Place::Stale);
-        is_stale && self.remove(path)
+        if is_stale {
+            self.remove(path);
+        }
+        is_stale
     }
 
     /// The path, and what is below it, is gone. Answers the paths whose watches are to be dropped.

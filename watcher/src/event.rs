@@ -51,7 +51,8 @@ pub enum Coverage {
     Complete,
 
     /// Some directories are not watched or could not be read. Until that has passed, the watcher looks at everything
-    /// again each minute.
+    /// again each minute. What is deleted or renamed in a directory without a watch is not told as [`Event::Gone`], and
+    /// after a rename there, what is below may be reported under its old name until the next look.
     Partial(Shortfall),
 }
 

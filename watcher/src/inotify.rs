@@ -50,6 +50,8 @@ pub(crate) enum Refusal {
     TooFewWatches,
     /// There is no inotify instance to ask.
     NoInstance,
+    /// The directory above is not watched (any more).
+    Orphan,
     Other(io::Error),
 }
 

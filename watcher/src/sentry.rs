@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::beneath::{Identity, Root, directories, is_gone};
 use crate::chores::{Chore, Urgent};
+use crate::directories::Above;
 use crate::inotify::{Inotify, Refusal, limit};
 use crate::listener::Listener;
 use crate::looks::Look;
@@ -206,9 +207,13 @@ impl Sentry {
                 return Some(directory);
             }
             // Whether it is the right directory that is watched shows when the path is opened once more.
-            if let Err(refusal) = self.set_watch(path, identity) {
-                self.report_unwatched(path, refusal);
-                return Some(directory);
+            match self.set_watch(path, identity) {
+                Ok(()) => {}
+                Err(Refusal::Orphan) => return None,
+                Err(refusal) => {
+                    self.report_unwatched(path, refusal);
+                    return Some(directory);
+                }
             }
         }
         self.report_unwatched(
@@ -219,7 +224,10 @@ impl Sentry {
     }
 
     fn set_watch(&mut self, path: &Path, identity: Identity) -> Result<(), Refusal> {
-        self.forget(path);
+        if self.forget(path) {
+            // Another directory has taken the place without an event: a mount, or its parent is not watched.
+            self.shared.tell(Event::Gone(path.to_owned()));
+        }
         let Some(inotify) = &mut self.inotify else {
             return Err(Refusal::NoInstance);
         };
@@ -229,8 +237,19 @@ impl Sentry {
             inotify.settle();
             self.settled = changes;
         }
+        let parent = path.parent().map(|parent| self.shared.absolute(parent));
+        let above = match parent {
+            Some(parent) if self.shared.troubles().is_unwatched(&parent) => Above::Unwatchable,
+            Some(_) | None => Above::Watchable,
+        };
         // Before the watch, so that no event of it is disbelieved.
-        self.shared.directories().insert(path, identity, self.round);
+        let is_noted = {
+            let mut directories = self.shared.directories();
+            directories.insert(path, identity, self.round, above)
+        };
+        if !is_noted {
+            return Err(Refusal::Orphan);
+        }
         match inotify.watch(path) {
             Ok(()) => {
                 if self.shared.directories().identity(path) != Some(identity) {
@@ -251,11 +270,17 @@ impl Sentry {
         }
     }
 
-    /// Drops what stands in the path's name, if anything does.
-    fn forget(&mut self, path: &Path) {
-        if self.shared.directories().remove(path) {
-            self.drop_watch(path);
+    /// Drops what stands in the path's name, and below it; says whether the path was believed to be watched.
+    fn forget(&mut self, path: &Path) -> bool {
+        let (was_watched, removed) = {
+            let mut directories = self.shared.directories();
+            let was_watched = directories.identity(path).is_some();
+            (was_watched, directories.remove_below(path))
+        };
+        for path in removed {
+            self.drop_watch(&path);
         }
+        was_watched
     }
 
     fn drop_watch(&mut self, path: &Path) {
@@ -311,7 +336,7 @@ impl Sentry {
                 self.shared.fail(Error::Unwatchable { directory, source });
             }
             // The instance's absence has been reported.
-            Refusal::Other(_) | Refusal::NoInstance | Refusal::NotFound => {}
+            Refusal::Other(_) | Refusal::NoInstance | Refusal::NotFound | Refusal::Orphan => {}
         }
     }
 }

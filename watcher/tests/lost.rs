@@ -330,6 +330,7 @@ fn a_directory_that_cannot_be_watched_is_reported_once_and_the_rest_is_watched()
         "{:?}",
         watched.log.failures()
     );
+    watched.log.clear();
     let deepest = fs::read_dir(watched.root()).unwrap();
     for entry in deepest {
         let path = entry.unwrap().path();
@@ -337,6 +338,5 @@ fn a_directory_that_cannot_be_watched_is_reported_once_and_the_rest_is_watched()
             fs::remove_dir_all(path).unwrap();
         }
     }
-    watched.log.clear();
     watched.log.wait_complete();
 }

@@ -1,0 +1,327 @@
+//! An edit reaches the disk whole or not at all, and everything else that belongs to the file stays.
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use common::{daemon::Mounted, run};
+use signdrop::{
+    apply::{Apply, Error, redo::Redo},
+    config::Update,
+    edit::Edit,
+    place::{Place, Stamp},
+    store::Store,
+};
+
+const OLD: &[u8] = b"lead unsigned payload and what follows it";
+const NEW: &[u8] = b"lead +signed+ payload and what follows it";
+
+/// The edit that makes [`NEW`] of [`OLD`].
+fn edit() -> Edit {
+    Edit::replace(5, 8, b"+signed+".to_vec())
+}
+
+/// A way of updating, on a filesystem where it is taken.
+struct Way {
+    name: &'static str,
+    filesystem: Mounted,
+    update: Update,
+    apply: Apply,
+    _state: tempfile::TempDir,
+}
+
+impl Way {
+    fn all() -> [Self; 4] {
+        [
+            ("in place", "ext4", 64, Update::Auto),
+            ("by a copy", "ext4", 64, Update::Replace),
+            ("by a clone on XFS", "xfs", 320, Update::Auto),
+            ("by a clone on btrfs", "btrfs", 256, Update::Auto),
+        ]
+        .map(|(name, kind, megabytes, update)| {
+            let state = tempfile::tempdir().unwrap();
+            let store = Store::open(state.path()).unwrap();
+            Self {
+                name,
+                filesystem: Mounted::new(kind, megabytes),
+                update,
+                apply: Apply::new(Redo::open(&store).unwrap()),
+                _state: state,
+            }
+        })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        let path = self.filesystem.path().join(name);
+        fs::write(&path, OLD).unwrap();
+        path
+    }
+
+    fn apply(&self, path: &Path, edit: &Edit) -> Result<Stamp, Error> {
+        let (place, stamp) = look(path);
+        self.apply.apply(&place, stamp, edit, self.update)
+    }
+}
+
+fn look(path: &Path) -> (Place, Stamp) {
+    let place = Place::of_path(path).unwrap();
+    let stamp = Stamp::of(&place.stat().unwrap());
+    (place, stamp)
+}
+
+/// Names in a directory, sorted.
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "lost+found")
+        .collect();
+    names.sort();
+    names
+}
+
+fn said(program: &str, arguments: &[&str], path: &Path) -> String {
+    let output = run(Command::new(program).args(arguments).arg(path));
+    assert!(output.status.success(), "{program}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Owner, mode, ACL and extended attributes, as other programs see them.
+fn belongings(path: &Path) -> String {
+    said("stat", &["-c", "%u %g %a"], path)
+        + &said("getfacl", &["--numeric", "--absolute-names"], path)
+        + &said(
+            "getfattr",
+            &["--absolute-names", "-d", "-m", "-", "-e", "hex"],
+            path,
+        )
+}
+
+#[test]
+fn owner_mode_acl_and_attributes_survive() {
+    for way in Way::all() {
+        let directory = way.filesystem.path();
+        let plain = way.file("plain");
+        let full = way.file("full");
+        chown(&full, Some(1234), Some(5678)).unwrap();
+        fs::set_permissions(&full, fs::Permissions::from_mode(0o641)).unwrap();
+        said("setfacl", &["-m", "u:4321:rwx,g:8765:r"], &full);
+        for (name, value) in [
+            ("user.origin", "0x0001ff00"),
+            ("user.empty", "0x"),
+            ("trusted.mark", "0x6d61726b"),
+            ("security.mark", "0x6d61726b"),
+            // The kernel takes this one from a file that is written to.
+            (
+                "security.capability",
+                "0x0100000200040000000000000000000000000000",
+            ),
+        ] {
+            said("setfattr", &["-n", name, "-v", value], &full);
+        }
+        // What is made in the directory from now on gets an ACL that these files do not have.
+        said("setfacl", &["-d", "-m", "u:1111:rwx"], &directory);
+        let inherited = way.file("inherited");
+        let set_id = way.file("set-id");
+        fs::set_permissions(&set_id, fs::Permissions::from_mode(0o6755)).unwrap();
+        for path in [plain, full, inherited, set_id] {
+            let before = belongings(&path);
+            way.apply(&path, &edit()).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), NEW, "{}", way.name);
+            assert_eq!(belongings(&path), before, "{}", way.name);
+        }
+        assert_eq!(names(&directory), ["full", "inherited", "plain", "set-id"]);
+    }
+}
+
+#[test]
+fn a_file_is_written_in_place_or_replaced_as_was_asked() {
+    for way in Way::all() {
+        let path = way.file("file");
+        let before = fs::metadata(&path).unwrap().ino();
+        let stamp = way.apply(&path, &edit()).unwrap();
+        let is_same_inode = fs::metadata(&path).unwrap().ino() == before;
+        assert_eq!(is_same_inode, way.name == "in place", "{}", way.name);
+        assert_eq!(stamp, look(&path).1, "{}", way.name);
+    }
+}
+
+#[test]
+fn a_hard_link_elsewhere_keeps_the_old_content() {
+    for way in Way::all() {
+        let path = way.file("file");
+        let link = way.filesystem.path().join("link");
+        fs::hard_link(&path, &link).unwrap();
+        way.apply(&path, &edit()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), NEW, "{}", way.name);
+        assert_eq!(fs::read(&link).unwrap(), OLD, "{}", way.name);
+        assert_eq!(fs::metadata(&link).unwrap().nlink(), 1, "{}", way.name);
+    }
+}
+
+#[test]
+fn the_modification_time_moves_to_another_second() {
+    for way in Way::all() {
+        let path = way.file("file");
+        let hour = Duration::from_secs(3600);
+        for before in [
+            SystemTime::now(),
+            SystemTime::now() - hour,
+            SystemTime::now() + hour,
+        ] {
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(before).unwrap();
+            drop(file);
+            let before = fs::metadata(&path).unwrap().mtime();
+            way.apply(&path, &edit()).unwrap();
+            let after = fs::metadata(&path).unwrap().mtime();
+            assert_ne!(after, before, "{}", way.name);
+        }
+    }
+}
+
+#[test]
+fn an_edit_that_changes_the_length_keeps_every_other_byte() {
+    for way in Way::all() {
+        let path = way.filesystem.path().join("large");
+        let old: Vec<u8> = (0..5_000_000_u32)
+            .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+            .collect();
+        for (at, old_len, new) in [
+            (100_u64, 8_u64, vec![1; 300]),
+            (4096, 4096, Vec::new()),
+            (0, 0, vec![2; 10_000]),
+            (4_999_999, 1, vec![3; 2]),
+            (5_000_000, 0, vec![4; 1]),
+        ] {
+            fs::write(&path, &old).unwrap();
+            way.apply(&path, &Edit::replace(at, old_len, new.clone()))
+                .unwrap();
+            let mut wanted = old.clone();
+            wanted.splice(at as usize..(at + old_len) as usize, new);
+            assert!(fs::read(&path).unwrap() == wanted, "{} at {at}", way.name);
+        }
+        assert_eq!(names(&way.filesystem.path()), ["large"]);
+    }
+}
+
+#[test]
+fn an_edit_that_does_not_fit_is_refused() {
+    for way in Way::all() {
+        let path = way.file("file");
+        let edit = Edit::replace(OLD.len() as u64 - 1, 2, vec![0; 2]);
+        assert!(matches!(way.apply(&path, &edit), Err(Error::DoesNotFit)));
+        assert_eq!(fs::read(&path).unwrap(), OLD);
+    }
+}
+
+#[test]
+fn a_file_that_has_changed_since_it_was_read_stays_as_it_is() {
+    const NEWER: &[u8] = b"some newer file of exactly the same sizeX";
+    assert_eq!(NEWER.len(), OLD.len());
+    type Change = fn(&Path, &Path);
+    let changes: [(&str, Change); 4] = [
+        ("replaced", |newer, path| fs::rename(newer, path).unwrap()),
+        ("overwritten", |newer, path| {
+            fs::copy(newer, path).unwrap();
+        }),
+        ("replaced by a link", |newer, path| {
+            fs::remove_file(path).unwrap();
+            fs::hard_link(newer, path).unwrap();
+        }),
+        ("truncated and filled", |newer, path| {
+            fs::write(path, b"").unwrap();
+            fs::copy(newer, path).unwrap();
+        }),
+    ];
+    for way in Way::all() {
+        for (name, change) in changes {
+            let path = way.file("file");
+            let newer = way.file("newer");
+            fs::write(&newer, NEWER).unwrap();
+            let (place, stamp) = look(&path);
+            change(&newer, &path);
+            let result = way.apply.apply(&place, stamp, &edit(), way.update);
+            assert!(
+                matches!(result, Err(Error::Changed)),
+                "{} {name}: {result:?}",
+                way.name
+            );
+            assert_eq!(fs::read(&path).unwrap(), NEWER, "{} {name}", way.name);
+            let _ = fs::remove_file(newer);
+            assert_eq!(
+                names(&way.filesystem.path()),
+                ["file"],
+                "{} {name}",
+                way.name
+            );
+        }
+        let path = way.file("file");
+        let (place, stamp) = look(&path);
+        fs::remove_file(&path).unwrap();
+        assert!(way.apply.apply(&place, stamp, &edit(), way.update).is_err());
+        assert_eq!(names(&way.filesystem.path()), [""; 0], "{}", way.name);
+    }
+}
+
+#[test]
+fn a_newer_file_that_takes_the_name_at_the_last_moment_is_never_lost() {
+    const VERSIONS: usize = 3000;
+    for way in Way::all() {
+        let path = way.file("file");
+        let version = |number: usize| format!("lead unsigned version {number:08}").into_bytes();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1..=VERSIONS {
+                    let upload = way.filesystem.path().join("upload");
+                    fs::write(&upload, version(number)).unwrap();
+                    fs::rename(&upload, &path).unwrap();
+                }
+                is_over.store(true, Ordering::SeqCst);
+            });
+            while !is_over.load(Ordering::SeqCst) {
+                // Most tries come too late, which is what they are for.
+                let _ = way.apply(&path, &edit());
+            }
+        });
+        let found = fs::read(&path).unwrap();
+        let wanted = version(VERSIONS);
+        assert_eq!(found.len(), wanted.len(), "{}", way.name);
+        assert_eq!(
+            String::from_utf8_lossy(&found[13..]),
+            String::from_utf8_lossy(&wanted[13..]),
+            "{}",
+            way.name
+        );
+        assert_eq!(names(&way.filesystem.path()), ["file"], "{}", way.name);
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_the_original_and_no_copy() {
+    let filesystem = Mounted::new("tmpfs", 1);
+    let path = filesystem.path().join("file");
+    let content: Vec<u8> = OLD.iter().copied().cycle().take(600_000).collect();
+    fs::write(&path, &content).unwrap();
+    let apply = Apply::without_redo();
+    let (place, stamp) = look(&path);
+    let error = apply
+        .apply(&place, stamp, &edit(), Update::Replace)
+        .unwrap_err();
+    let Error::Io { source, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+    assert!(error.may_pass());
+    assert!(fs::read(&path).unwrap() == content);
+    assert_eq!(names(&filesystem.path()), ["file"]);
+    assert_eq!(look(&path).1, stamp);
+}

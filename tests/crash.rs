@@ -1,0 +1,250 @@
+//! Kills the daemon at each named step of signing and at any moment, and shows that no package is lost, torn or left unsigned.
+mod common;
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use common::{
+    Rpmdb,
+    daemon::{Daemon, Mounted},
+    packages_below, quick_package, rpmbuild,
+};
+use signdrop::store::Store;
+
+/// How many packages each round drops.
+const PACKAGES: u64 = 12;
+
+#[test]
+fn no_crash_harms_packages_that_are_written_in_place() {
+    let filesystem = Mounted::new("ext4", 128);
+    let mut drill = Drill::new(&filesystem, "auto");
+    for step in ["sign", "redo", "torn", "write", "sync", "end"] {
+        drill.at_step(step, [1, 2, 3, 5, 6, 8, 10, 11, 12]);
+    }
+    drill.at_random(60);
+    drill.conclude(54 + 60);
+}
+
+#[test]
+fn no_crash_harms_packages_that_are_replaced() {
+    let filesystem = Mounted::new("ext4", 128);
+    let mut drill = Drill::new(&filesystem, "replace");
+    for step in ["sign", "create", "fill", "exchange"] {
+        drill.at_step(step, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    }
+    drill.at_random(52);
+    drill.conclude(48 + 52);
+}
+
+#[test]
+fn no_crash_harms_packages_that_are_cloned_on_xfs() {
+    survives_with_clones(&Mounted::new("xfs", 320));
+}
+
+#[test]
+fn no_crash_harms_packages_that_are_cloned_on_btrfs() {
+    survives_with_clones(&Mounted::new("btrfs", 256));
+}
+
+fn survives_with_clones(filesystem: &Mounted) {
+    let mut drill = Drill::new(filesystem, "auto");
+    // These steps are reached for each package only where clones take the packages' places.
+    for step in ["create", "fill", "exchange"] {
+        drill.at_step(step, [1, 5, 12]);
+    }
+    drill.at_random(6);
+    drill.conclude(9 + 6);
+}
+
+/// A daemon that is killed again and again, and unsigned packages for it.
+struct Drill {
+    daemon: Daemon,
+    stock: tempfile::TempDir,
+    rpmdb: Rpmdb,
+    random: u64,
+    kills: u64,
+}
+
+/// Where the packages come from in a round.
+#[derive(Debug, Clone, Copy)]
+enum Dropped {
+    BeforeTheStart,
+    Copied,
+    Renamed,
+}
+
+impl Drill {
+    fn new(filesystem: &Mounted, update: &str) -> Self {
+        let stock = tempfile::tempdir_in(filesystem.path()).unwrap();
+        for number in 0..PACKAGES {
+            let name = format!("package{number}");
+            if number < 3 {
+                rpmbuild(stock.path(), &name, 1000 << (number * 5));
+            } else {
+                let size = (number as usize) * 20_000;
+                quick_package(stock.path(), &name, size, rpm::RpmFormat::V4);
+            }
+        }
+        let dir = tempfile::tempdir_in(filesystem.path()).unwrap();
+        let mut daemon = Daemon::prepare_in(dir, &format!("update = \"{update}\""));
+        daemon.run();
+        let output = daemon.signdrop(["key", "generate", "alice#tools@copr.example.org"]);
+        assert!(output.status.success(), "{output:?}");
+        let rpmdb = Rpmdb::new(&daemon.export("alice#tools@copr.example.org"));
+        let project = daemon.project("alice/tools");
+        // Nothing that the rounds find signed was so before.
+        for path in packages_below(stock.path()) {
+            assert!(!rpmdb.is_signed(&path), "{}", path.display());
+        }
+        assert!(packages_below(&project).is_empty());
+        assert!(daemon.stop().success());
+        Self {
+            daemon,
+            stock,
+            rpmdb,
+            random: 0x5eed_0fd1_ce5e_ed5e,
+            kills: 0,
+        }
+    }
+
+    /// Has the daemon die each time that it does `step` for the n-th time.
+    fn at_step<const N: usize>(&mut self, step: &str, counts: [u64; N]) {
+        for count in counts {
+            let round = format!("{step}-{count}");
+            self.daemon
+                .environment("SIGNDROP_DIE_AT", &format!("{step}:{count}"));
+            let dropped = self.any_way();
+            let packages = match dropped {
+                Dropped::BeforeTheStart => {
+                    let packages = self.drop_packages(&round, dropped);
+                    self.daemon.spawn();
+                    packages
+                }
+                Dropped::Copied | Dropped::Renamed => {
+                    self.daemon.run();
+                    self.drop_packages(&round, dropped)
+                }
+            };
+            let status = self.daemon.wait_exit();
+            assert_eq!(status.signal(), Some(9), "{round}\n{}", self.daemon.log());
+            self.recover(&round, &packages);
+        }
+    }
+
+    /// Kills the daemon at moments that a fixed seed gives.
+    fn at_random(&mut self, rounds: u64) {
+        for number in 0..rounds {
+            let round = format!("random-{number}");
+            let dropped = self.any_way();
+            let packages = match dropped {
+                Dropped::BeforeTheStart => {
+                    let packages = self.drop_packages(&round, dropped);
+                    self.daemon.spawn();
+                    packages
+                }
+                Dropped::Copied | Dropped::Renamed => {
+                    self.daemon.run();
+                    self.drop_packages(&round, dropped)
+                }
+            };
+            // A start takes some tens of milliseconds, a package one or two.
+            let longest = match dropped {
+                Dropped::BeforeTheStart => 120_000,
+                Dropped::Copied | Dropped::Renamed => 15_000,
+            };
+            thread::sleep(Duration::from_micros(self.next(longest)));
+            self.daemon.kill();
+            self.recover(&round, &packages);
+        }
+    }
+
+    fn drop_packages(&self, round: &str, dropped: Dropped) -> Vec<PathBuf> {
+        let directory = self.daemon.project("alice/tools").join(round);
+        let outside = tempfile::tempdir_in(self.daemon.dir.path()).unwrap();
+        let first = match dropped {
+            Dropped::BeforeTheStart | Dropped::Copied => {
+                fs::create_dir(&directory).unwrap();
+                directory.as_path()
+            }
+            Dropped::Renamed => outside.path(),
+        };
+        let mut packages = Vec::new();
+        for path in packages_below(self.stock.path()) {
+            let name = path.file_name().unwrap();
+            fs::copy(&path, first.join(name)).unwrap();
+            packages.push(directory.join(name));
+        }
+        if let Dropped::Renamed = dropped {
+            fs::rename(outside.path(), &directory).unwrap();
+            fs::create_dir(outside.path()).unwrap();
+        }
+        packages
+    }
+
+    /// Starts the daemon once more and looks at everything that it has been given.
+    fn recover(&mut self, round: &str, packages: &[PathBuf]) {
+        self.kills += 1;
+        self.daemon.clear_environment();
+        self.daemon.run();
+        self.daemon.settle(&self.daemon.drop_dir());
+        let directory = self.daemon.drop_dir().join("alice/tools").join(round);
+        assert_eq!(packages_below(&directory), packages, "{round}");
+        for path in packages {
+            assert!(
+                self.rpmdb.is_signed(path),
+                "{round}: {}\n{}",
+                self.rpmdb.check(path).1,
+                self.daemon.log()
+            );
+        }
+        assert!(self.daemon.stop().success(), "{}", self.daemon.log());
+        assert_eq!(left_behind(&self.daemon.drop_dir()), [""; 0], "{round}");
+        assert_eq!(self.redo_records(), 0, "{round}");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    fn redo_records(&self) -> usize {
+        let store = Store::open(&self.daemon.dir.path().join("state/store")).unwrap();
+        store.tree("redo").unwrap().entries(b"", None).count()
+    }
+
+    fn conclude(self, kills: u64) {
+        assert_eq!(self.kills, kills);
+    }
+
+    fn any_way(&mut self) -> Dropped {
+        match self.next(3) {
+            0 => Dropped::BeforeTheStart,
+            1 => Dropped::Copied,
+            _ => Dropped::Renamed,
+        }
+    }
+
+    /// A number below `bound` (xorshift).
+    fn next(&mut self, bound: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % bound
+    }
+}
+
+/// Names of files that are neither packages nor directories.
+fn left_behind(directory: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let path = entry.path();
+        if path.is_dir() {
+            names.extend(left_behind(&path));
+        } else if path.extension().is_none_or(|end| end != "rpm") {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names
+}
