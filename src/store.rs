@@ -102,6 +102,9 @@ impl Store {
     }
 }
 
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 /// A map from bytes to bytes, in the order of its keys.
 #[derive(Debug, Clone)]
 pub struct Tree {
@@ -187,7 +190,7 @@ impl Tree {
     ///
     /// # Errors
     /// [`Error::Access`], which may pass.
-    pub fn take_first(&self, prefix: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Error> {
+    pub fn take_first(&self, prefix: &[u8]) -> Result<Option<Entry>, Error> {
         while let Some(entry) = self.tree.scan_prefix(prefix).next() {
             let (key, _) = entry?;
             // Whoever gets the value back is the one who removed it.
@@ -203,7 +206,7 @@ impl Tree {
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
-    ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), Error>> + use<> {
+    ) -> impl Iterator<Item = Result<Entry, Error>> + use<> {
         use std::ops::Bound;
         let start = match after {
             Some(after) => Bound::Excluded(after.to_vec()),

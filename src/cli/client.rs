@@ -255,6 +255,11 @@ impl Client {
         Ok(String::from_utf8_lossy(&armour).into_owned())
     }
 
+    pub(super) fn public_key(&self, identity: &Identity) -> Result<PublicKey, super::Error> {
+        let armour = self.export(identity)?;
+        Ok(Certificate::parse(armour.as_bytes())?.public_key())
+    }
+
     pub(super) fn delete(&self, identity: &Identity) -> Result<KeyInfo, Error> {
         let body = self.call(Method::DELETE, &key_path(identity), Vec::new())?;
         self.understood(&body)
@@ -294,13 +299,12 @@ pub(super) struct RemoteSigner<'a> {
 }
 
 impl<'a> RemoteSigner<'a> {
-    pub(super) fn new(client: &'a Client, identity: &Identity) -> Result<Self, super::Error> {
-        let armour = client.export(identity)?;
-        Ok(Self {
+    pub(super) fn new(client: &'a Client, identity: &Identity, public: PublicKey) -> Self {
+        Self {
             client,
             identity: identity.clone(),
-            public: Certificate::parse(armour.as_bytes())?.public_key(),
-        })
+            public,
+        }
     }
 }
 

@@ -71,13 +71,16 @@ fn config_keys(keys: &Keys) -> Result<config::Keys, Error> {
 /// Where the keys are.
 enum Source {
     Daemon(Client),
-    Store(Keyring, config::Keys),
+    Store(Box<(Keyring, config::Keys)>),
 }
 
 impl Source {
     fn open(keys: &Keys) -> Result<Self, Error> {
         Ok(match &keys.store {
-            Some(_) => Self::Store(Keyring::new(open_keystore(keys)?), config_keys(keys)?),
+            Some(_) => {
+                let keyring = Keyring::new(open_keystore(keys)?);
+                Self::Store(Box::new((keyring, config_keys(keys)?)))
+            }
             None => Self::Daemon(connect(&keys.api)?),
         })
     }
@@ -85,7 +88,8 @@ impl Source {
     fn generate(&self, request: KeyRequest) -> Result<KeyInfo, Error> {
         match self {
             Self::Daemon(client) => Ok(client.generate(&request)?),
-            Self::Store(keyring, defaults) => {
+            Self::Store(store) => {
+                let (keyring, defaults) = &**store;
                 let new = request.into_new_key(defaults).map_err(Error::Usage)?;
                 Ok(KeyInfo::of(&keyring.create(&new)?.into_entry())?)
             }
@@ -100,8 +104,8 @@ impl Source {
                     let page = client.list(after.as_deref())?;
                     (page.keys, page.next)
                 }
-                Self::Store(keyring, _) => {
-                    let entries = keyring.keystore().list(after.as_deref(), 1000)?;
+                Self::Store(store) => {
+                    let entries = store.0.keystore().list(after.as_deref(), 1000)?;
                     let keys = entries
                         .iter()
                         .map(KeyInfo::of)
@@ -132,8 +136,8 @@ impl Source {
     fn show(&self, identity: &Identity) -> Result<KeyInfo, Error> {
         match self {
             Self::Daemon(client) => Ok(client.show(identity)?),
-            Self::Store(keyring, _) => {
-                let entry = keyring.keystore().find(identity)?;
+            Self::Store(store) => {
+                let entry = store.0.keystore().find(identity)?;
                 Ok(KeyInfo::of(&entry.ok_or_else(|| unknown(identity))?)?)
             }
         }
@@ -142,8 +146,8 @@ impl Source {
     fn export(&self, identity: &Identity) -> Result<String, Error> {
         match self {
             Self::Daemon(client) => Ok(client.export(identity)?),
-            Self::Store(keyring, _) => {
-                let entry = keyring.keystore().find(identity)?;
+            Self::Store(store) => {
+                let entry = store.0.keystore().find(identity)?;
                 let entry = entry.ok_or_else(|| unknown(identity))?;
                 Ok(entry.certificate()?.to_armour()?)
             }
@@ -153,8 +157,8 @@ impl Source {
     fn delete(&self, identity: &Identity) -> Result<KeyInfo, Error> {
         match self {
             Self::Daemon(client) => Ok(client.delete(identity)?),
-            Self::Store(keyring, _) => {
-                let entry = keyring.delete(identity)?;
+            Self::Store(store) => {
+                let entry = store.0.delete(identity)?;
                 Ok(KeyInfo::of(&entry.ok_or_else(|| unknown(identity))?)?)
             }
         }

@@ -1,8 +1,10 @@
 //! `signdrop sign` and `signdrop unsign`: files are changed here, with the caller's rights.
 
 use std::{
+    collections::HashMap,
     fs::File,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -23,6 +25,7 @@ use crate::{
     edit::Edit,
     format::{Format, Sound},
     identity::Identity,
+    key::openpgp::PublicKey,
     keyring::Keyring,
     place::{Place, Stamp},
     record::Outcome,
@@ -164,15 +167,16 @@ fn wanted(
 
 /// Who signs: the daemon, or the keys of a state directory.
 enum Signers {
-    Daemon(super::Client),
-    Store(Keyring),
+    /// The public keys are asked for once.
+    Daemon(super::Client, Mutex<HashMap<Identity, PublicKey>>),
+    Store(Box<Keyring>),
 }
 
 impl Signers {
     fn open(keys: &Keys) -> Result<Self, Error> {
         Ok(match &keys.store {
-            Some(_) => Self::Store(Keyring::new(keys::open_keystore(keys)?)),
-            None => Self::Daemon(connect(&keys.api)?),
+            Some(_) => Self::Store(Box::new(Keyring::new(keys::open_keystore(keys)?))),
+            None => Self::Daemon(connect(&keys.api)?, Mutex::default()),
         })
     }
 
@@ -183,9 +187,20 @@ impl Signers {
         work: impl FnOnce(&dyn DigestSigner) -> Result<T, String>,
     ) -> Result<T, String> {
         match self {
-            Self::Daemon(client) => {
-                let signer = RemoteSigner::new(client, identity).map_err(|error| reason(&error))?;
-                work(&signer)
+            Self::Daemon(client, known) => {
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                let public = match known.get(identity) {
+                    Some(public) => public.clone(),
+                    None => {
+                        let public = client
+                            .public_key(identity)
+                            .map_err(|error| reason(&error))?;
+                        known.insert(identity.clone(), public.clone());
+                        public
+                    }
+                };
+                drop(known);
+                work(&RemoteSigner::new(client, identity, public))
             }
             Self::Store(keyring) => {
                 let key = keyring

@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::Daemon;
@@ -18,7 +18,7 @@ use crate::{
 /// Workers for each processor: most of their time goes by waiting for disks.
 const PER_PROCESSOR: usize = 4;
 /// How often it is seen whether an RSA key should be prepared.
-const PREPARE: Duration = Duration::from_millis(200);
+const PREPARE: Duration = Duration::from_secs(1);
 
 /// The threads that run.
 pub(super) struct Workers {
@@ -127,7 +127,6 @@ fn tell(daemon: &Daemon, job: &Job, record: &Record) {
 
 /// Keeps some RSA keys ready while there is nothing else to do.
 fn prepare(daemon: &Daemon) {
-    let started = Instant::now();
     loop {
         let keys = &daemon.config().keys;
         if daemon.queue.is_closed() {
@@ -141,8 +140,7 @@ fn prepare(daemon: &Daemon) {
             {
                 Ok(prepared) => prepared,
                 Err(error) => {
-                    let after = started.elapsed().as_secs();
-                    tracing::error!(error = reason(&error), after, "cannot prepare a key");
+                    tracing::error!(error = reason(&error), "cannot prepare a key");
                     thread::sleep(Duration::from_secs(10));
                     false
                 }
