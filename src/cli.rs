@@ -335,12 +335,10 @@ fn command(command: Command) -> Result<(), Error> {
         Command::Status { api, json } => status::status(&api.api, json.into()),
         Command::Key(command) => keys::run(command),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Arguments::command(),
-                "signdrop",
-                &mut io::stdout(),
-            );
+            // Into memory first: clap_complete panics where its output ends early.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "signdrop", &mut script);
+            io::Write::write_all(&mut io::stdout(), &script)?;
             Ok(())
         }
     }

@@ -234,18 +234,21 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     let mut watchdog = watchdog();
     let mut ready = tokio::time::interval(Duration::from_millis(50));
     let mut told_ready = false;
+    let mut recovered = tokio::time::interval(Duration::from_secs(1));
+    let mut has_recovered = false;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reload(daemon, config_path),
             _ = ready.tick(), if !told_ready => {
-                if daemon.watches.have_looked() {
+                if daemon.watches.stand() {
                     told_ready = true;
                     notify(&[NotifyState::Ready]);
-                    tracing::info!("ready: every drop directory is watched and has been looked at");
+                    tracing::info!("ready: every drop directory is watched");
                 }
             }
+            _ = recovered.tick(), if !has_recovered => has_recovered = recover(daemon),
             _ = watchdog.tick() => beat(daemon).await,
         }
     }
@@ -260,6 +263,17 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     }
     workers.join();
     Ok(daemon.keyring.keystore().flush()?)
+}
+
+/// Gives up the redo records that no file was found for, once every file has been looked at and worked on; answers whether it has.
+fn recover(daemon: &Daemon) -> bool {
+    if !daemon.watches.have_looked() || !daemon.queue.is_idle() {
+        return false;
+    }
+    if let Err(error) = daemon.way.apply.forget_left() {
+        tracing::warn!(error = reason(&error), "cannot tidy the redo log");
+    }
+    true
 }
 
 fn reload(daemon: &Arc<Daemon>, config_path: &Path) {

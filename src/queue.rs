@@ -278,6 +278,14 @@ impl Queue {
         self.len() == 0
     }
 
+    /// Whether nothing waits for a worker or is being worked on.
+    pub fn is_idle(&self) -> bool {
+        self.lock()
+            .known
+            .values()
+            .all(|known| matches!(known.state, State::Parked(_)))
+    }
+
     /// Whether [`Queue::close`] has been called.
     pub fn is_closed(&self) -> bool {
         self.lock().closed

@@ -25,7 +25,7 @@ impl Daemon {
             let root = drop.root.display();
             match self.watches.watched(&drop.root) {
                 Watched::Fully => {}
-                Watched::Beginning => troubles.push(format!("{root}: the first look is not over")),
+                Watched::Beginning => troubles.push(format!("{root}: the watches are being set")),
                 Watched::Partly(why) => troubles.push(format!("{root}: {why}")),
             }
         }

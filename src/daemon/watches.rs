@@ -27,12 +27,19 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How far a drop directory is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Watched {
-    /// The first look is not over.
+    /// The watches are being set.
     Beginning,
     /// Everything is watched.
     Fully,
     /// Something is amiss.
     Partly(String),
+}
+
+/// Whether a look at all of a drop directory has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    NotYet,
+    Completely,
 }
 
 #[derive(Debug)]
@@ -41,6 +48,8 @@ struct Watch {
     watcher: Option<Watcher>,
     ignore: Vec<String>,
     watched: Watched,
+    /// Every file of the directory has been found once.
+    looked: Looked,
     /// What cannot be watched, as was last said.
     trouble: Option<String>,
 }
@@ -74,6 +83,7 @@ impl Watches {
                 watcher: None,
                 ignore: drop.ignore_patterns.clone(),
                 watched: Watched::Beginning,
+                looked: Looked::NotYet,
                 trouble: None,
             };
             watches.insert(drop.root.clone(), watch);
@@ -81,11 +91,18 @@ impl Watches {
         }
     }
 
-    /// Whether each first look is over, so that every arrival from now on is noticed.
-    pub(super) fn have_looked(&self) -> bool {
+    /// Whether every watch stands, as far as that is possible, so that every arrival from now on is noticed.
+    pub(super) fn stand(&self) -> bool {
         self.lock()
             .values()
             .all(|watch| watch.watched != Watched::Beginning)
+    }
+
+    /// Whether every file of every drop directory has been found at least once since the start.
+    pub(super) fn have_looked(&self) -> bool {
+        self.lock()
+            .values()
+            .all(|watch| watch.looked == Looked::Completely)
     }
 
     /// How far a drop directory is watched.
@@ -194,7 +211,16 @@ fn hear(daemon: &Arc<Daemon>, root: &Path, event: Event) {
             daemon.metrics.lost();
             tracing::warn!(drop = %root.display(), "the kernel dropped events; looking at everything");
         }
-        Event::Looked(coverage) => looked(daemon, root, coverage),
+        Event::Watched(coverage) => covered(daemon, root, coverage),
+        Event::Looked(coverage) => {
+            covered(daemon, root, coverage);
+            if coverage == Coverage::Complete
+                && let Some(watch) = daemon.watches.lock().get_mut(root)
+            {
+                watch.looked = Looked::Completely;
+            }
+            forget_vanished(daemon, root);
+        }
         Event::Failed(error) => {
             let text = reason(&error);
             tracing::error!(drop = %root.display(), error = text, "the watch is impaired");
@@ -214,7 +240,7 @@ fn hear(daemon: &Arc<Daemon>, root: &Path, event: Event) {
     }
 }
 
-fn looked(daemon: &Daemon, root: &Path, coverage: Coverage) {
+fn covered(daemon: &Daemon, root: &Path, coverage: Coverage) {
     if let Some(watch) = daemon.watches.lock().get_mut(root) {
         watch.watched = match coverage {
             Coverage::Complete => {
@@ -227,7 +253,6 @@ fn looked(daemon: &Daemon, root: &Path, coverage: Coverage) {
             }),
         };
     }
-    forget_vanished(daemon, root);
 }
 
 /// The queue was full: what was refused is found by a look, once there is room.

@@ -36,6 +36,10 @@ pub enum Event {
     /// [`Event::Looked`]. What was moved or deleted meanwhile is not reported one by one.
     Lost,
 
+    /// Every directory has been visited and is watched, as far as that was possible: what happens from now on is
+    /// noticed. A look at everything follows, up to [`Event::Looked`].
+    Watched(Coverage),
+
     /// A look at everything has ended. What was being moved about meanwhile is looked at right after it.
     Looked(Coverage),
 

@@ -131,6 +131,8 @@ impl Sentry {
         self.drop_vanished(&root);
         self.shared.troubles().end_round();
         self.is_short = self.was_refused;
+        let coverage = self.shared.troubles().coverage();
+        self.shared.tell(Event::Watched(coverage));
         self.shared.looks.add(Look::Whole);
     }
 

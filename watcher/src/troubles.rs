@@ -77,7 +77,8 @@ impl Troubles {
         self.is_partial || self.coverage() != Coverage::Complete
     }
 
-    fn coverage(&self) -> Coverage {
+    /// How much is covered now.
+    pub(crate) fn coverage(&self) -> Coverage {
         let shortfall = Shortfall {
             unwatched: self.unwatched.len(),
             unread: self.unread.len(),
