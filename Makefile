@@ -8,8 +8,8 @@ BUILD_PACKAGES = build-essential pkg-config libssl-dev libclang-dev
 # What `make run` shows the daemon's work with.
 RUN_PACKAGES = rpm curl
 # The programs that judge in the tests.
-TEST_PACKAGES = $(RUN_PACKAGES) gnupg gpgv sq openssl createrepo-c rsync acl attr e2fsprogs xfsprogs systemd util-linux \
-	procps python3
+TEST_PACKAGES = $(RUN_PACKAGES) gnupg gpgv sq openssl createrepo-c rsync acl attr e2fsprogs xfsprogs btrfs-progs mount \
+	systemd util-linux
 
 .PHONY: run demo test corpus bench audit check doc install build-packages run-packages test-packages
 
@@ -22,9 +22,8 @@ demo: run-packages build-packages ## The same, but ends by itself
 	examples/demo.sh target/release/signdrop
 
 test: test-packages build-packages ## All tests that need nothing but this repository
-	$(CARGO) test --workspace --locked $(patsubst tests/%.rs,--test %,$(filter-out tests/corpus.rs,$(wildcard tests/*.rs))) --lib --bins
-	$(CARGO) test -p signdrop-watcher --locked
-	$(CARGO) test --workspace --locked --doc
+	$(CARGO) test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(filter-out tests/corpus.rs,$(wildcard tests/*.rs)))
+	$(CARGO) test --locked -p signdrop-watcher
 
 corpus: test-packages build-packages ## The tests on packages that others made, at ../shared/corpus or $$SIGNDROP_CORPUS
 	$(CARGO) test --locked --test corpus
