@@ -278,12 +278,9 @@ impl Queue {
         self.len() == 0
     }
 
-    /// Whether nothing waits for a worker or is being worked on.
+    /// Whether every arrival has its outcome, none of which is to be tried again.
     pub fn is_idle(&self) -> bool {
-        self.lock()
-            .known
-            .values()
-            .all(|known| matches!(known.state, State::Parked(_)))
+        self.lock().known.is_empty()
     }
 
     /// Whether [`Queue::close`] has been called.

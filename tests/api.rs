@@ -1,4 +1,10 @@
 //! The HTTP API through both doors, with curl and with raw sockets that do what no client should.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
+)]
 mod common;
 
 use std::{
@@ -14,7 +20,7 @@ use std::{
 };
 
 use common::{
-    daemon::{Daemon, PATIENCE},
+    daemon::{Daemon, Mounted, PATIENCE},
     quick_package, run,
 };
 use serde_json::{Value, json};
@@ -95,7 +101,7 @@ fn answer(bytes: &[u8]) -> Answer {
     }
 }
 
-fn post<'a>(body: &'a str) -> Vec<&'a str> {
+fn post(body: &str) -> Vec<&str> {
     vec![
         "-H",
         "Content-Type: application/json",
@@ -670,6 +676,33 @@ fn readyz_says_what_is_wrong() {
         let (status, text) = daemon.request("GET", "/readyz", None);
         status == 503 && text.contains(daemon.drop_dir().to_str().unwrap())
     });
+}
+
+#[test]
+fn readyz_says_when_the_store_cannot_be_written() {
+    let disk = Mounted::new("tmpfs", 64);
+    let mut daemon = Daemon::prepare_in(tempfile::tempdir_in(disk.path()).unwrap(), "");
+    daemon.run();
+    let filler = disk.path().join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    // What fits into the database's present block still does.
+    daemon.until("not ready", |daemon| {
+        let (status, text) = daemon.request("GET", "/readyz", None);
+        assert!(status == 200 || status == 503, "{status} {text}");
+        status == 503 && text.contains("store")
+    });
+    assert_eq!(daemon.request("GET", "/livez", None).0, 200);
+    let body = json!({"identity": ALICE, "algorithm": "ed25519"}).to_string();
+    let (status, text) = daemon.request("POST", "/v1/keys", Some(&body));
+    assert_eq!(status, 503, "a full disk may pass: {text}");
+    fs::remove_file(&filler).unwrap();
+    // sled takes no write after one that failed, until it is opened again.
+    daemon.kill();
+    daemon.run();
+    assert_eq!(daemon.request("POST", "/v1/keys", Some(&body)).0, 201);
+    drop(daemon);
 }
 
 /// One line of metrics: its name and labels as a text, and its number.

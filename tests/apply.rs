@@ -1,4 +1,10 @@
 //! An edit reaches the disk whole or not at all, and everything else that belongs to the file stays.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
+)]
 mod common;
 
 use std::{

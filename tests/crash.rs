@@ -1,10 +1,17 @@
 //! Kills the daemon at each named step of signing and at any moment, and shows that no package is lost, torn or left unsigned.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
+)]
 mod common;
 
 use std::{
     fs,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::Duration,
 };
@@ -12,7 +19,7 @@ use std::{
 use common::{
     Rpmdb,
     daemon::{Daemon, Mounted},
-    packages_below, quick_package, rpmbuild,
+    packages_below, quick_package, rpmbuild, run,
 };
 use signdrop::store::Store;
 
@@ -49,6 +56,85 @@ fn no_crash_harms_packages_that_are_cloned_on_xfs() {
 #[test]
 fn no_crash_harms_packages_that_are_cloned_on_btrfs() {
     survives_with_clones(&Mounted::new("btrfs", 256));
+}
+
+#[test]
+fn a_torn_package_is_healed_under_whatever_name_it_has_and_a_newer_one_is_not() {
+    let filesystem = Mounted::new("ext4", 128);
+    let mut drill = Drill::new(&filesystem, "auto");
+    for (round, is_replaced) in [("moved", false), ("replaced", true)] {
+        let packages = drill.drop_packages(round, Dropped::BeforeTheStart);
+        let original = fs::read(&packages[0]).unwrap();
+        for path in &packages[1..] {
+            fs::remove_file(path).unwrap();
+        }
+        drill.daemon.environment("SIGNDROP_DIE_AT", "torn:1");
+        drill.daemon.spawn();
+        assert_eq!(drill.daemon.wait_exit().signal(), Some(9));
+        let torn = fs::read(&packages[0]).unwrap();
+        assert!(torn != original && torn.len() == original.len());
+        assert!(!drill.rpmdb.check(&packages[0]).0, "it was not torn");
+        let path = packages[0].with_file_name("package.rpm");
+        fs::rename(&packages[0], &path).unwrap();
+        if is_replaced {
+            // The same inode, with other content.
+            fs::copy(drill.stock.path().join("package1-1.0-1.noarch.rpm"), &path).unwrap();
+        }
+        drill.recover(round, &[path]);
+    }
+}
+
+#[test]
+fn a_torn_package_that_cannot_be_healed_yet_is_healed_later() {
+    let filesystem = Mounted::new("ext4", 128);
+    let mut drill = Drill::new(&filesystem, "auto");
+    let packages = drill.drop_packages("fixed", Dropped::BeforeTheStart);
+    drill.daemon.environment("SIGNDROP_DIE_AT", "torn:1");
+    drill.daemon.spawn();
+    assert_eq!(drill.daemon.wait_exit().signal(), Some(9));
+    drill.daemon.clear_environment();
+    let torn = packages
+        .iter()
+        .find(|path| !drill.rpmdb.check(path).0)
+        .expect("none was torn");
+    let chattr = |flag| {
+        let output = run(Command::new("chattr").arg(flag).arg(torn));
+        assert!(output.status.success(), "{output:?}");
+    };
+    chattr("+i");
+    drill.daemon.run();
+    let (status, said) = drill.daemon.wait(&drill.daemon.drop_dir());
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("Operation not permitted"), "{said}");
+    // Long enough for whatever the daemon tidies once everything has been looked at.
+    thread::sleep(Duration::from_secs(3));
+    chattr("-i");
+    assert!(drill.daemon.stop().success());
+    drill.recover("fixed", &packages);
+}
+
+#[test]
+fn a_crash_while_a_crash_is_recovered_from_harms_nothing_either() {
+    let filesystem = Mounted::new("ext4", 128);
+    let mut drill = Drill::new(&filesystem, "auto");
+    for step in ["torn", "write", "exchange"] {
+        let packages = drill.drop_packages(step, Dropped::BeforeTheStart);
+        // A second name has the first package replaced, so that every step is reached.
+        let second_name = drill.daemon.dir.path().join(step);
+        fs::hard_link(&packages[0], second_name).unwrap();
+        drill
+            .daemon
+            .environment("SIGNDROP_DIE_AT", &format!("{step}:1"));
+        drill.daemon.spawn();
+        assert_eq!(drill.daemon.wait_exit().signal(), Some(9));
+        drill.daemon.clear_environment();
+        for _ in 0..8 {
+            drill.daemon.spawn();
+            thread::sleep(Duration::from_micros(drill.next(100_000)));
+            drill.daemon.kill();
+        }
+        drill.recover(step, &packages);
+    }
 }
 
 fn survives_with_clones(filesystem: &Mounted) {

@@ -251,7 +251,7 @@ mod tests {
             sectors(96, 1000).collect::<Vec<_>>(),
             [0..416, 416..928, 928..1000]
         );
-        assert_eq!(sectors(512, 512).collect::<Vec<_>>(), [0..512]);
+        assert_eq!(sectors(512, 1024).collect::<Vec<_>>(), [0..512, 512..1024]);
         assert_eq!(sectors(0, 0).count(), 0);
     }
 

@@ -1,6 +1,12 @@
 //! What the integration tests share: packages, keys, and the programs that judge.
 #![allow(dead_code, reason = "each test target uses a part")]
 #![allow(unreachable_pub, reason = "a module of several test targets")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "what fails here fails the test"
+)]
 
 use std::{
     fs,

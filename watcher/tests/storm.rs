@@ -109,6 +109,7 @@ fn weather_a_storm(seed: u64, lasting: Duration) {
                 }
                 Event::Gone(path) => known.files.retain(|file| !file.starts_with(&path)),
                 Event::Lost => known.files.clear(),
+                Event::Watched(_) => {}
                 Event::Looked(coverage) => {
                     assert_eq!(coverage, Coverage::Complete);
                     known.looks += 1;
