@@ -14,14 +14,14 @@ pub enum Event {
     /// A writer closed the file, or it was renamed or linked into place. Comes as soon as the kernel says so.
     ///
     /// Another writer may be at it: a file can be open twice, or be renamed while it is open. Its close comes as an
-    /// event of its own; [`writers`](crate::writers) tells. A close that follows the removal of the name is reported as
+    /// event of its own; [`writers`](fn@crate::writers) tells. A close that follows the removal of the name is reported as
     /// well, although there may be another file of that name by then.
     Finished(PathBuf),
 
     /// A regular file that was found by looking: at the start, in a new or moved directory, after lost events, or
     /// because [`Watcher::look`](crate::Watcher::look) asked.
     ///
-    /// It may still be being written: ask [`writers`](crate::writers). If somebody has it open, their close comes as
+    /// It may still be being written: ask [`writers`](fn@crate::writers). If somebody has it open, their close comes as
     /// [`Event::Finished`], or as another [`Event::Found`] if the directory is renamed meanwhile. A file can be found more
     /// than once, and both found and finished.
     Found(PathBuf),
