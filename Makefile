@@ -9,7 +9,7 @@ BUILD_PACKAGES = build-essential pkg-config libssl-dev libclang-dev
 RUN_PACKAGES = rpm curl
 # The programs that judge in the tests.
 TEST_PACKAGES = $(RUN_PACKAGES) gnupg gpgv sq openssl createrepo-c rsync acl attr e2fsprogs xfsprogs btrfs-progs mount \
-	systemd util-linux
+	systemd util-linux strace zsh fish
 
 .PHONY: run demo test corpus bench audit check doc install build-packages run-packages test-packages
 
@@ -47,6 +47,11 @@ PREFIX ?= /usr
 install: ## Installs the release build, units and an example configuration below $(DESTDIR)$(PREFIX)
 	install -D -m 755 target/release/signdrop $(DESTDIR)$(PREFIX)/bin/signdrop
 	install -D -m 644 systemd/signdrop.service $(DESTDIR)$(PREFIX)/lib/systemd/system/signdrop.service
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/signdrop systemd/signdrop.service.d/*
+	@# systemd 252 and older do not know notify-reload.
+	if [ "$$(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p')" -ge 253 ]; then \
+		install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/signdrop.service.d systemd/signdrop.service.d/notify-reload.conf; \
+	fi
 	install -D -m 644 systemd/signdrop.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/signdrop.conf
 	install -D -m 644 systemd/signdrop.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/signdrop.conf
 	install -D -m 644 examples/signdrop.toml $(DESTDIR)$(PREFIX)/share/doc/signdrop/signdrop.toml

@@ -234,7 +234,7 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     let mut watchdog = watchdog();
     let mut ready = tokio::time::interval(Duration::from_millis(50));
     let mut told_ready = false;
-    let mut recovered = tokio::time::interval(Duration::from_secs(1));
+    let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut has_recovered = false;
     loop {
         tokio::select! {
@@ -248,7 +248,13 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
                     tracing::info!("ready: every drop directory is watched");
                 }
             }
-            _ = recovered.tick(), if !has_recovered => has_recovered = recover(daemon),
+            _ = second.tick() => {
+                has_recovered = has_recovered || recover(daemon);
+                if store::has_failed() {
+                    tracing::error!("the store has failed, which only a new start mends: ending");
+                    break;
+                }
+            }
             _ = watchdog.tick() => beat(daemon).await,
         }
     }
@@ -262,6 +268,9 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
         tracing::warn!("requests that were under way have been cut off");
     }
     workers.join();
+    if store::has_failed() {
+        return Err(store::Error::Access("an earlier write failed".into()).into());
+    }
     Ok(daemon.keyring.keystore().flush()?)
 }
 
@@ -306,7 +315,8 @@ async fn beat(daemon: &Arc<Daemon>) {
 fn watchdog() -> tokio::time::Interval {
     const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     let pause = sd_notify::watchdog_enabled().map_or(NEVER, |limit| limit / 2);
-    tokio::time::interval(pause.max(Duration::from_millis(10)))
+    let pause = pause.max(Duration::from_millis(10));
+    tokio::time::interval_at(tokio::time::Instant::now() + pause, pause)
 }
 
 fn notify(states: &[NotifyState<'_>]) {

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Bytes of the database that are kept in memory, whatever its size on disk.
@@ -39,8 +42,21 @@ impl Error {
 
 impl From<sled::Error> for Error {
     fn from(error: sled::Error) -> Self {
+        if let sled::Error::Io(_) | sled::Error::ReportableBug(_) | sled::Error::Corruption { .. } =
+            error
+        {
+            HAS_FAILED.store(true, Ordering::Relaxed);
+        }
         Self::Access(error.to_string())
     }
+}
+
+/// The database refuses everything once a write has failed, until it is opened anew.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a store of this program has failed for good, as after a full disk: only a new start opens it again.
+pub fn has_failed() -> bool {
+    HAS_FAILED.load(Ordering::Relaxed)
 }
 
 /// An open store; only one program at a time has it open.

@@ -16,6 +16,7 @@ use sequoia_openpgp::{
         Signature as SequoiaSignature, UserID,
         key::{Key4, PrimaryRole, PublicParts, UnspecifiedRole},
         prelude::SignatureBuilder,
+        signature::subpacket::{Subpacket, SubpacketValue},
     },
     parse::Parse as _,
     serialize::{MarshalInto as _, Serialize as _},
@@ -219,14 +220,14 @@ impl Certificate {
             public: public.key,
             sign: &|digest, hash| secret.sign(digest, hash).map_err(signer::Error::from),
         };
-        // No "primary user id": sequoia marks it critical, and rpm 4.18 refuses critical subpackets that it does not know.
+        // No "primary user id" and no critical expiry, as sequoia would write them: rpm 4.18 refuses both.
         let binding = SignatureBuilder::new(SignatureType::PositiveCertification)
             .set_hash_algo(digest.openpgp())
             .set_signature_creation_time(created)
             .and_then(|builder| {
                 builder.set_key_flags(KeyFlags::empty().set_certification().set_signing())
             })
-            .and_then(|builder| builder.set_key_validity_period(expires))
+            .and_then(|builder| with_lifetime(builder, expires))
             .and_then(|builder| builder.sign_userid_binding(&mut adapter, &key, &user_id))
             .map_err(from_sequoia)?;
         let packets: [Packet; 3] = [key.into(), user_id.into(), binding.into()];
@@ -475,6 +476,21 @@ impl SequoiaSigner for Adapter<'_> {
             },
         })
     }
+}
+
+/// Adds how long a key is valid, as a subpacket that is not critical: rpm 4.18 refuses a certificate where it is.
+fn with_lifetime(
+    builder: SignatureBuilder,
+    lifetime: Option<Duration>,
+) -> sequoia::Result<SignatureBuilder> {
+    let Some(lifetime) = lifetime else {
+        return Ok(builder);
+    };
+    builder.modify_hashed_area(|mut area| {
+        let seconds = SubpacketValue::KeyExpirationTime(lifetime.try_into()?);
+        area.replace(Subpacket::new(seconds, false)?)?;
+        Ok(area)
+    })
 }
 
 /// Finds our own error again in what sequoia passed through.
