@@ -74,6 +74,7 @@ fn a_torn_package_is_healed_under_whatever_name_it_has_and_a_newer_one_is_not() 
         let torn = fs::read(&packages[0]).unwrap();
         assert!(torn != original && torn.len() == original.len());
         assert!(!drill.rpmdb.check(&packages[0]).0, "it was not torn");
+        assert_eq!(drill.redo_records(), 1);
         let path = packages[0].with_file_name("package.rpm");
         fs::rename(&packages[0], &path).unwrap();
         if is_replaced {
