@@ -12,6 +12,7 @@ use std::{
 };
 
 use redo::{Left, Redo};
+use replace::ByClone;
 use rustix::{
     fs::{Mode, Timespec, Timestamps, UTIME_OMIT},
     io::Errno,
@@ -128,14 +129,15 @@ impl Apply {
             return in_place(redo, place, stamp, edit);
         }
         match replace::replace_by_clone(place, stamp, edit)? {
-            Some(stamp) => {
+            ByClone::Done(stamp) => {
                 self.remember(stat.st_dev, Cloning::Works);
                 Ok(stamp)
             }
-            None => {
+            ByClone::CannotClone => {
                 self.remember(stat.st_dev, Cloning::Fails);
                 in_place(redo, place, stamp, edit)
             }
+            ByClone::NoFileBeside => in_place(redo, place, stamp, edit),
         }
     }
 

@@ -264,7 +264,7 @@ struct RawDrop {
     #[serde(default)]
     digest: Digest,
     #[serde(default)]
-    ignore: Vec<String>,
+    ignore: Vec<Pattern>,
     #[serde(default = "yes")]
     create_keys: bool,
     #[serde(default)]
@@ -280,6 +280,20 @@ struct Rule {
     #[serde(rename = "match", deserialize_with = "glob")]
     matches: GlobMatcher,
     digest: Digest,
+}
+
+/// A glob pattern that has been understood, so that a mistake in it names its line.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Pattern(String);
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        parse_glob(&text)?;
+        Ok(Self(text))
+    }
 }
 
 impl TryFrom<RawDrop> for Drop {
@@ -299,7 +313,7 @@ impl TryFrom<RawDrop> for Drop {
         }
         let mut ignore = GlobSetBuilder::new();
         let mut ignore_below = GlobSetBuilder::new();
-        for pattern in &raw.ignore {
+        for Pattern(pattern) in &raw.ignore {
             ignore.add(parse_glob(pattern)?);
             if let Some(directory) = pattern.strip_suffix("/**") {
                 ignore_below.add(parse_glob(directory)?);
@@ -309,14 +323,14 @@ impl TryFrom<RawDrop> for Drop {
         Ok(Self {
             root: raw.root.components().collect(),
             templates: Templates::parse(raw.project, raw.identity, raw.name)
-                .map_err(|error| error.to_string())?,
+                .map_err(|error| format!("identity or name: {error}"))?,
             action: raw.action,
             formats: raw.formats,
             create_keys: raw.create_keys,
             update: raw.update,
             digest: raw.digest,
             rules: raw.rules,
-            ignore_patterns: raw.ignore,
+            ignore_patterns: raw.ignore.into_iter().map(|pattern| pattern.0).collect(),
             ignore: built(ignore)?,
             ignore_below: built(ignore_below)?,
         })

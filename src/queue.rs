@@ -311,10 +311,13 @@ impl Inner {
         let new = !self.known.contains_key(&arrival);
         let known = self.known.entry(arrival.clone()).or_default();
         known.since.get_or_insert_with(Instant::now);
+        let is_waited_for = waiter.is_some();
         known.waiters.extend(waiter);
         match known.state {
             State::Queued if !new => {}
             State::Working => known.again = Again::Yes,
+            // The event may be of our own failed write, which must not have it tried again without a pause.
+            State::Parked(Parked::Retry) if !is_waited_for => self.park(arrival, RETRY.0),
             State::Queued | State::Parked(_) => {
                 known.state = State::Queued;
                 self.queue(arrival);

@@ -848,11 +848,11 @@ fn a_malformed_configuration_is_refused_with_its_line_and_key() {
         ),
         (
             replaced("identity", "identity = \"{nobody}@b\""),
-            &["line 3", "{nobody}"],
+            &["line 3", "identity", "{nobody}"],
         ),
         (
             replaced("identity", "identity = \"{owner}{project}@b\""),
-            &["line 3", "{owner}"],
+            &["line 3", "identity", "{owner}"],
         ),
         (drop("action = \"verify\""), &["line 7", "action", "verify"]),
         (drop("formats = []"), &["line 3", "formats", "empty"]),
@@ -860,7 +860,7 @@ fn a_malformed_configuration_is_refused_with_its_line_and_key() {
         (drop("digest = \"md5\""), &["line 7", "digest", "md5"]),
         (drop("digest = \"sha1\""), &["line 3", "digest", "sha1"]),
         (drop("ignore = \"*.tmp\""), &["line 7", "ignore"]),
-        (drop("ignore = [\"[\"]"), &["line 3", "glob", "["]),
+        (drop("ignore = [\"[\"]"), &["line 7", "ignore", "["]),
         (drop("create_keys = \"no\""), &["line 7", "create_keys"]),
         (drop("update = \"quick\""), &["line 7", "update", "quick"]),
         (drop("unknown = 1"), &["line 7", "unknown"]),

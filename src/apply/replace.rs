@@ -43,19 +43,31 @@ pub(super) fn replace(place: &Place, stamp: Stamp, edit: &Edit) -> Result<Stamp,
     copy.take_over(&original, stamp)
 }
 
-/// Replaces the file by an edited clone, or answers nothing, and has done nothing, where the filesystem cannot clone.
-pub(super) fn replace_by_clone(
-    place: &Place,
-    stamp: Stamp,
-    edit: &Edit,
-) -> Result<Option<Stamp>, Error> {
+/// What came of replacing a file by an edited clone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByClone {
+    /// It is replaced.
+    Done(Stamp),
+    /// The filesystem does not clone; nothing has been done.
+    CannotClone,
+    /// No file may be made beside it; nothing has been done.
+    NoFileBeside,
+}
+
+/// Replaces the file by an edited clone, where that can be.
+pub(super) fn replace_by_clone(place: &Place, stamp: Stamp, edit: &Edit) -> Result<ByClone, Error> {
     let original = open_unchanged(place, stamp)?;
-    let copy = Temporary::create(place)?;
+    let copy = match Temporary::create(place) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(ByClone::NoFileBeside);
+        }
+        copy => copy?,
+    };
     if !copy.clone_of(&original)? {
-        return Ok(None);
+        return Ok(ByClone::CannotClone);
     }
     copy.overwrite(edit)?;
-    copy.take_over(&original, stamp).map(Some)
+    copy.take_over(&original, stamp).map(ByClone::Done)
 }
 
 fn open_unchanged(place: &Place, stamp: Stamp) -> Result<File, Error> {

@@ -128,7 +128,8 @@ fn start(daemon: &Arc<Daemon>, drop: &Drop, watches: &mut HashMap<PathBuf, Watch
     };
     let skip = {
         let drop = drop.clone();
-        move |path: &Path| drop.ignores(path)
+        // Temporary files have to be found wherever they were left.
+        move |path: &Path| drop.ignores(path) && !has_temporary_name(path)
     };
     let sink = {
         let (daemon, root) = (Arc::downgrade(daemon), drop.root.clone());
@@ -266,12 +267,14 @@ fn look_later(daemon: &Arc<Daemon>, root: PathBuf) {
     });
 }
 
+fn has_temporary_name(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| is_temporary(name.as_bytes()))
+}
+
 /// Removes a temporary file that a crash of ours has left. One that is in use has just been made by a worker.
 fn remove_if_left_behind(drop: &Drop, path: &Path) {
-    let is_ours = path
-        .file_name()
-        .is_some_and(|name| is_temporary(name.as_bytes()));
-    if !is_ours {
+    if !has_temporary_name(path) {
         return;
     }
     let Ok(place) = Place::beneath(&drop.root, path) else {
