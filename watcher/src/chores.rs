@@ -21,8 +21,8 @@ pub(crate) enum Chore {
     Urgent(Urgent),
     /// Go round all directories.
     Round,
-    /// The time is up, and nothing else is to be done.
-    Time,
+    /// See whether the root is there, and try again what has failed. Also when the time is up.
+    Check,
 }
 
 /// What events have said about directories.
@@ -48,6 +48,7 @@ struct List {
     renew: bool,
     urgent: VecDeque<Urgent>,
     round: bool,
+    check: bool,
 }
 
 impl Chores {
@@ -59,7 +60,7 @@ impl Chores {
             Chore::Renew => list.renew = true,
             Chore::Urgent(urgent) => list.urgent.push_back(urgent),
             Chore::Round => list.round = true,
-            Chore::Time => {}
+            Chore::Check => list.check = true,
         }
         if list.urgent.len() > MOST {
             list.urgent.clear();
@@ -77,7 +78,7 @@ impl Chores {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Chore::Time;
+                return Chore::Check;
             }
             list = self
                 .grown
@@ -85,6 +86,14 @@ impl Chores {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    /// Drops what an inotify instance has said that is no more: nothing of it is to be done after all was set up anew.
+    pub(crate) fn drop_losses(&self) {
+        let mut list = self.lock();
+        list.root_lost = false;
+        list.renew = false;
+        list.urgent.clear();
     }
 
     /// The next urgent chore, if there is one.
@@ -111,6 +120,9 @@ impl List {
         if let Some(urgent) = self.urgent.pop_front() {
             return Some(Chore::Urgent(urgent));
         }
-        std::mem::take(&mut self.round).then_some(Chore::Round)
+        if std::mem::take(&mut self.round) {
+            return Some(Chore::Round);
+        }
+        std::mem::take(&mut self.check).then_some(Chore::Check)
     }
 }

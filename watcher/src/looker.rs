@@ -49,7 +49,7 @@ impl Looker {
             // Events were lost, or the root was, while it was going on. The look that follows counts.
             Ok(()) if is_void => {}
             Ok(()) => self.shared.tell(Event::Looked(coverage)),
-            Err(Error::RootGone { .. }) => self.shared.chores.add(Chore::RootLost),
+            Err(Error::RootGone { .. }) => self.shared.chores.add(Chore::Check),
             Err(error) => self.shared.fail(error),
         }
     }
@@ -58,7 +58,7 @@ impl Looker {
         match self.look(path, &|| {}) {
             // It went away again, or a link took its place.
             Ok(()) | Err(Error::NotFound { .. } | Error::Outside { .. }) => {}
-            Err(Error::RootGone { .. }) => self.shared.chores.add(Chore::RootLost),
+            Err(Error::RootGone { .. }) => self.shared.chores.add(Chore::Check),
             Err(error) => self.report(path, error),
         }
     }

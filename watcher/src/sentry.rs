@@ -72,7 +72,7 @@ impl Sentry {
                     self.renew();
                 }
                 Chore::Round => self.go_round(),
-                Chore::Time => self.check(),
+                Chore::Check => self.check(),
             }
             deadline = Instant::now() + self.retry;
         }
@@ -102,10 +102,7 @@ impl Sentry {
 
     /// Sets up all watches anew, with an inotify instance that cannot have a stale one.
     fn renew(&mut self) {
-        if let Some(inotify) = self.inotify.take() {
-            inotify.end();
-        }
-        self.shared.directories().clear();
+        self.drop_watches();
         match instance(&self.shared) {
             Ok(inotify) => self.inotify = Some(inotify),
             Err(error) => {
@@ -302,6 +299,14 @@ impl Sentry {
         }
     }
 
+    fn drop_watches(&mut self) {
+        if let Some(inotify) = self.inotify.take() {
+            inotify.end();
+        }
+        self.shared.chores.drop_losses();
+        self.shared.directories().clear();
+    }
+
     fn lose_root_by(&mut self, error: Error) {
         match error {
             Error::RootGone { source, .. } => self.lose_root(source),
@@ -310,10 +315,7 @@ impl Sentry {
     }
 
     fn lose_root(&mut self, source: io::Error) {
-        if let Some(inotify) = self.inotify.take() {
-            inotify.end();
-        }
-        self.shared.directories().clear();
+        self.drop_watches();
         if !std::mem::replace(&mut self.is_root_gone, true) {
             self.shared.troubles().gone(&self.shared.root);
             self.shared.tell(Event::Gone(PathBuf::new()));
