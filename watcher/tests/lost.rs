@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
-use common::{Log, Watched, is_found, ran_in_namespaces, run, write};
+use common::{Log, Watched, is_found, ran_in_namespaces, run, unmount, write};
 use signdrop_watcher::{Coverage, Error, Event, Watcher};
 
 #[test]
@@ -256,8 +256,8 @@ fn a_root_that_was_unmounted_is_gone_and_one_that_is_mounted_again_is_watched() 
     watched.watcher.look();
     watched.log.wait_complete();
     watched.log.clear();
-    // The watcher keeps nothing open, so nothing is busy.
-    run("umount", &[path.as_os_str()]);
+    // Between looks the watcher keeps nothing open.
+    unmount(&path);
     wait_for_root_gone(&watched);
     watched.log.wait_complete();
     watched.log.clear();
@@ -297,7 +297,7 @@ fn a_mount_below_the_root_is_entered_and_left() {
     watched.log.wait_found("m/b");
     watched.write("m/c");
     watched.log.wait_finished("m/c");
-    run("umount", &[path.as_os_str()]);
+    unmount(&path);
     watched.log.wait_gone("m");
     watched.log.wait_found("m/a");
     watched.log.clear();

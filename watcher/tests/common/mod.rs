@@ -258,6 +258,22 @@ pub(crate) fn run(program: &str, arguments: &[&OsStr]) {
     assert!(status.success(), "{program} {arguments:?}");
 }
 
+/// Unmounts what is mounted at the path. A look that is going on keeps it busy for its duration, no longer.
+#[track_caller]
+pub(crate) fn unmount(path: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = Command::new("umount").arg(path).status();
+        let is_unmounted = status
+            .expect("this test needs umount (apt install mount)")
+            .success();
+        if is_unmounted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{} stays busy", path.display());
+    }
+}
+
 /// Makes directories below the path until the lowest has a path that the kernel refuses as too long.
 pub(crate) fn deepen(path: &Path) {
     use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
