@@ -18,6 +18,8 @@ use rustix::{
     io::Errno,
 };
 
+use signdrop_watcher::{Writers, writers};
+
 use crate::{
     config::Update,
     edit::Edit,
@@ -64,6 +66,9 @@ impl Error {
         }
     }
 }
+
+/// Bytes that are written in place at the most; the redo log is made for headers of a few kilobytes.
+const MOST_IN_PLACE: usize = 64 << 10;
 
 /// Whether files of a filesystem can be cloned, so that a copy costs no more than what is edited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +126,8 @@ impl Apply {
         let redo = self
             .redo
             .as_ref()
-            .filter(|_| update == Update::Auto && edit.keeps_length() && stat.st_nlink == 1);
+            .filter(|_| update == Update::Auto && stat.st_nlink == 1)
+            .filter(|_| edit.keeps_length() && edit.new_len() <= MOST_IN_PLACE);
         let Some(redo) = redo else {
             return replace::replace(place, stamp, edit);
         };
@@ -152,15 +158,9 @@ impl Apply {
         }
     }
 
-    /// Gives up what the last run left, once every file of every drop directory has been looked at.
-    ///
-    /// # Errors
-    /// [`Error::Redo`], which may pass.
-    pub fn forget_left(&self) -> Result<(), Error> {
-        match &self.redo {
-            Some(redo) => Ok(redo.forget_left()?),
-            None => Ok(()),
-        }
+    /// Whether a crash, or a failed write, may have left the file with this inode as a mixture.
+    pub fn has_left(&self, inode: u64) -> bool {
+        self.redo.as_ref().is_some_and(|redo| redo.has_left(inode))
     }
 
     fn cloning(&self, device: u64) -> Option<Cloning> {
@@ -181,17 +181,27 @@ impl Apply {
 
 /// Writes the edit over the file's own bytes, after a redo record has made that safe.
 fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Stamp, Error> {
-    let file = place
-        .open_for_writing()
-        .map_err(Error::io("open the file for writing"))?;
-    if stamp_of(&file)? != stamp {
+    let original = place.open().map_err(Error::io("open the file"))?;
+    if stamp_of(&original)? != stamp {
         return Err(Error::Changed);
     }
-    if loses_by_writing(&file)? {
+    if loses_by_writing(&original)? {
         return replace::replace(place, stamp, edit);
     }
-    let begun = redo.begin(&file, edit)?;
+    let begun = redo.begin(&original, edit)?;
     step::reached("redo");
+    // Flushing the record took its time, in which a writer may have come. From here to the write it is microseconds.
+    if writers(&original) == Writers::Some {
+        redo.end(begun)?;
+        return Err(Error::Changed);
+    }
+    let file = match open_unchanged_for_writing(place, stamp) {
+        Ok(file) => file,
+        Err(error) => {
+            redo.end(begun)?;
+            return Err(error);
+        }
+    };
     match overwrite(&file, stamp, edit) {
         Ok(stamp) => {
             redo.end(begun)?;
@@ -202,6 +212,17 @@ fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Sta
             redo.leave(begun);
             Err(error)
         }
+    }
+}
+
+fn open_unchanged_for_writing(place: &Place, stamp: Stamp) -> Result<File, Error> {
+    let file = place
+        .open_for_writing()
+        .map_err(Error::io("open the file for writing"))?;
+    if stamp_of(&file)? == stamp {
+        Ok(file)
+    } else {
+        Err(Error::Changed)
     }
 }
 
@@ -227,9 +248,11 @@ fn overwrite(file: &File, before: Stamp, edit: &Edit) -> Result<Stamp, Error> {
         step::reached("write");
     }
     move_modified_second(file, before)?;
+    // Taken now: what anybody else writes while this is made to last has another one.
+    let stamp = stamp_of(file)?;
     rustix::fs::fdatasync(file).map_err(Error::io("make the file last"))?;
     step::reached("sync");
-    stamp_of(file)
+    Ok(stamp)
 }
 
 /// The stamp of an open file.
@@ -238,9 +261,10 @@ pub(crate) fn stamp_of(file: &File) -> Result<Stamp, Error> {
     Ok(Stamp::of(&stat))
 }
 
-/// Sees to it that the modification time differs in its seconds from what it was.
+/// Sees to it that the modification time is in a later second than before, or in the present one where that was in the future.
 fn move_modified_second(file: &File, before: Stamp) -> Result<(), Error> {
-    if stamp_of(file)?.modified_second() != before.modified_second() {
+    let now = stamp_of(file)?.modified_second();
+    if now != before.modified_second() {
         return Ok(());
     }
     let set = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
@@ -248,7 +272,7 @@ fn move_modified_second(file: &File, before: Stamp) -> Result<(), Error> {
         file,
         &Timestamps {
             last_access: set(0, UTIME_OMIT),
-            last_modification: set(before.modified_second() + 1, 0),
+            last_modification: set(now + 1, 0),
         },
     )
     .map_err(Error::io("set the file's modification time"))

@@ -10,7 +10,10 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::{fs::FileType, io::Errno};
+use rustix::{
+    fs::{FileType, Stat},
+    io::Errno,
+};
 use signdrop_watcher::{Writers, writers};
 
 use crate::{
@@ -22,7 +25,8 @@ use crate::{
     keystore::{self, NewKey},
     place::{Place, Stamp},
     project::{self, Project},
-    record::{Lasting, Outcome, Policy, Record, Records},
+    queue::Why,
+    record::{Lasting, Outcome, Policy, Record, Records, now},
     signer, store,
 };
 
@@ -43,6 +47,9 @@ pub enum Error {
         "there is no key for {0}, and create_keys is off here; `signdrop key generate` makes one"
     )]
     NoKey(crate::identity::Identity),
+    /// The key has expired, so that nobody would accept its signature. May pass: somebody makes another.
+    #[error("the key of {0} has expired; `signdrop key delete` makes way for a new one")]
+    Expired(crate::identity::Identity),
     /// The key could not be made or read.
     #[error(transparent)]
     Keystore(#[from] keystore::Error),
@@ -65,7 +72,7 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Project(_) | Self::Internal(_) => false,
-            Self::Open(_) | Self::NoKey(_) => true,
+            Self::Open(_) | Self::NoKey(_) | Self::Expired(_) => true,
             Self::Format(error) => error.may_pass(),
             Self::Keystore(error) => error.may_pass(),
             Self::Signer(error) => error.may_pass(),
@@ -146,7 +153,7 @@ struct Candidate<'a> {
 
 impl Way {
     /// Works on the file at `relative` below `drop`'s root until it has an outcome, which is kept.
-    pub fn settle(&self, drop: &Drop, relative: &Path, keys: &Keys) -> Settlement {
+    pub fn settle(&self, drop: &Drop, relative: &Path, why: Why, keys: &Keys) -> Settlement {
         let Some(candidate) = Candidate::new(drop, relative) else {
             return Settlement::Nothing;
         };
@@ -162,10 +169,18 @@ impl Way {
                 return self.keep_failure(&candidate, Stamp::default(), &error);
             }
         };
-        match self.settle_at(&candidate, &place, keys) {
+        let stat = match place.stat() {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return self.forget(&candidate),
+            Err(errno) => {
+                let error = Error::Open(errno.into());
+                return self.keep_failure(&candidate, Stamp::default(), &error);
+            }
+        };
+        match self.settle_at(&candidate, &place, &stat, why, keys) {
             Ok(Settlement::Nothing) => self.forget(&candidate),
             Ok(settlement) => settlement,
-            Err(error) => self.failed(&candidate, &place, &error),
+            Err(error) => self.failed(&candidate, &place, Stamp::of(&stat), &error),
         }
     }
 
@@ -173,14 +188,11 @@ impl Way {
         &self,
         candidate: &Candidate<'_>,
         place: &Place,
+        stat: &Stat,
+        why: Why,
         keys: &Keys,
     ) -> Result<Settlement, Error> {
-        let stat = match place.stat() {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(Settlement::Nothing),
-            Err(errno) => return Err(Error::Open(errno.into())),
-        };
-        let stamp = Stamp::of(&stat);
+        let stamp = Stamp::of(stat);
         let kind = FileType::from_raw_mode(stat.st_mode);
         let not_regular = match kind {
             FileType::RegularFile => None,
@@ -190,8 +202,11 @@ impl Way {
         };
         let project = candidate.drop.templates.project(candidate.relative);
         let policy = candidate.policy(project.as_ref().ok());
+        // What a crash has torn may have kept its old times, and with them an old record.
+        let may_be_torn = self.apply.has_left(stamp.inode());
         if let Some(record) = self.records.find(&candidate.path)?
-            && record.settles(stamp, policy)
+            && !may_be_torn
+            && (record.settles(stamp, policy) || why == Why::Told && record.is_of(stamp, policy))
         {
             return Ok(Settlement::Settled(record, Freshness::Known));
         }
@@ -199,15 +214,15 @@ impl Way {
             let record = Record::new(stamp, policy, Outcome::Ignored, reason.into());
             return self.settled(candidate, record);
         }
-        if self.apply.heal(place, stamp.inode())? == Left::Healed {
-            return Ok(Settlement::Again);
-        }
         let file = place.open().map_err(|errno| Error::Open(errno.into()))?;
         if apply::stamp_of(&file)? != stamp {
             return Ok(Settlement::Again);
         }
         if writers(&file) == Writers::Some {
             return Ok(Settlement::BeingWritten);
+        }
+        if may_be_torn && self.apply.heal(place, stamp.inode())? == Left::Healed {
+            return Ok(Settlement::Again);
         }
         let project = project?;
         let (outcome, stamp) = self.work(candidate, &project, place, &file, stamp, keys)?;
@@ -227,6 +242,10 @@ impl Way {
         keys: &Keys,
     ) -> Result<(Outcome, Stamp), Error> {
         let drop = candidate.drop;
+        if drop.action == Action::Sign && !drop.create_keys {
+            // Reading the payload is for nothing without a key.
+            self.key(drop, project, keys)?;
+        }
         let sound = candidate
             .format
             .check(file, drop.digest(candidate.relative))?;
@@ -251,9 +270,20 @@ impl Way {
 
     /// The project's key, made now where the drop directory allows it.
     fn key(&self, drop: &Drop, project: &Project, keys: &Keys) -> Result<Arc<ProjectKey>, Error> {
-        if let Some(key) = self.keyring.open(&project.identity)? {
-            return Ok(key);
+        if self.keyring.open(&project.identity)?.is_none() {
+            self.create_key(drop, project, keys)?;
         }
+        let key = self
+            .keyring
+            .open(&project.identity)?
+            .ok_or(Error::Signer(signer::Error::Deleted))?;
+        match key.entry().expires {
+            Some(at) if at <= now() => Err(Error::Expired(project.identity.clone())),
+            Some(_) | None => Ok(key),
+        }
+    }
+
+    fn create_key(&self, drop: &Drop, project: &Project, keys: &Keys) -> Result<(), Error> {
         if !drop.create_keys {
             return Err(Error::NoKey(project.identity.clone()));
         }
@@ -266,9 +296,7 @@ impl Way {
         if let keystore::Creation::New(entry) = created {
             tracing::info!(project = %project.id, key = entry.fingerprint, identity = %entry.identity, "key created");
         }
-        self.keyring
-            .open(&project.identity)?
-            .ok_or(Error::Signer(signer::Error::Deleted))
+        Ok(())
     }
 
     fn settled(&self, candidate: &Candidate<'_>, record: Record) -> Result<Settlement, Error> {
@@ -276,14 +304,21 @@ impl Way {
         Ok(Settlement::Settled(record, Freshness::Fresh))
     }
 
-    fn failed(&self, candidate: &Candidate<'_>, place: &Place, error: &Error) -> Settlement {
+    /// Keeps a failure of the content that `stamp` was taken of; another content is worked on anew.
+    fn failed(
+        &self,
+        candidate: &Candidate<'_>,
+        place: &Place,
+        stamp: Stamp,
+        error: &Error,
+    ) -> Settlement {
         if error.is_race() {
             return Settlement::Again;
         }
         match place.stat() {
-            Ok(stat) => self.keep_failure(candidate, Stamp::of(&stat), error),
+            Ok(stat) if Stamp::of(&stat) != stamp => Settlement::Again,
             Err(Errno::NOENT) => self.forget(candidate),
-            Err(_) => self.keep_failure(candidate, Stamp::default(), error),
+            Ok(_) | Err(_) => self.keep_failure(candidate, stamp, error),
         }
     }
 
@@ -298,10 +333,15 @@ impl Way {
         if error.may_pass() {
             record.lasting = Lasting::MayPass;
         }
+        let before = self.records.find(&candidate.path).ok().flatten();
+        let freshness = match before {
+            Some(before) if before.says_the_same(&record) => Freshness::Known,
+            Some(_) | None => Freshness::Fresh,
+        };
         if let Err(error) = self.records.put(&candidate.path, &record) {
             tracing::error!(artifact = %candidate.path.display(), error = reason(&error), "cannot keep the outcome");
         }
-        Settlement::Settled(record, Freshness::Fresh)
+        Settlement::Settled(record, freshness)
     }
 
     /// Drops what is known of a path that is no artifact's any more.
@@ -319,6 +359,9 @@ impl Way {
         let candidate = Candidate::new(drop, relative)?;
         let record = self.records.find(&candidate.path).ok()??;
         let stat = Place::beneath(&drop.root, relative).ok()?.stat().ok()?;
+        if self.apply.has_left(stat.st_ino) {
+            return None;
+        }
         let project = drop.templates.project(relative).ok();
         record
             .settles(Stamp::of(&stat), candidate.policy(project.as_ref()))
@@ -332,7 +375,11 @@ impl Way {
             Place::beneath(&drop.root, relative),
         ) {
             (Some(candidate), Ok(place)) => {
-                self.failed(&candidate, &place, &Error::Internal(message))
+                let stamp = place
+                    .stat()
+                    .map(|stat| Stamp::of(&stat))
+                    .unwrap_or_default();
+                self.keep_failure(&candidate, stamp, &Error::Internal(message))
             }
             _ => Settlement::Nothing,
         }

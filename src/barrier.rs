@@ -4,8 +4,10 @@ use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use signdrop_watcher::{Entry, Error as WalkError, Kind, walk};
@@ -57,6 +59,7 @@ impl Progress {
 pub struct Wait {
     progress: Mutex<Progress>,
     changed: Notify,
+    given_up: AtomicBool,
 }
 
 impl Wait {
@@ -65,18 +68,29 @@ impl Wait {
         self.lock().clone()
     }
 
-    /// Returns when everything is settled, and answers false when `timeout` is over before that.
-    pub async fn settled(&self, timeout: Duration) -> bool {
-        let all = async {
-            loop {
-                let changed = self.changed.notified();
-                if self.lock().is_settled() {
-                    return;
-                }
-                changed.await;
+    /// How far it has come, without what failed.
+    pub fn counts(&self) -> Progress {
+        let progress = self.lock();
+        Progress {
+            failed: BTreeMap::new(),
+            ..*progress
+        }
+    }
+
+    /// Returns when everything is settled.
+    pub async fn settled(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lock().is_settled() {
+                return;
             }
-        };
-        tokio::time::timeout(timeout, all).await.is_ok()
+            changed.await;
+        }
+    }
+
+    /// Ends a look that is under way: nobody waits any more.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
@@ -173,7 +187,8 @@ fn look_below(
                             root: drop.root.clone(),
                             relative: path,
                         };
-                        queue.push_found(arrival, Some(wait.clone()));
+                        let waiter: Weak<dyn Waiter> = Arc::<Wait>::downgrade(wait);
+                        queue.push_found(arrival, drop.templates.depth(), Some(waiter));
                     }
                 }
             }
@@ -187,9 +202,12 @@ fn look_below(
                 wait.fail(drop.root.join(below), arrival::reason(&error));
             }
         }
+        if wait.given_up.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
         ControlFlow::Continue(())
     };
-    // `visit` never asks to break off.
+    // One that was broken off is nobody's any more.
     walk(&drop.root, below, &skip, &mut visit).map(|_| ())?;
     if is_link {
         let path = drop.root.join(below);

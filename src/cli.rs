@@ -111,7 +111,8 @@ fn keystore_status(error: &keystore::Error) -> Status {
         | keystore::Error::Store(_)
         | keystore::Error::Key(_)
         | keystore::Error::OpenPgp(_)
-        | keystore::Error::Record(_) => Status::Failed,
+        | keystore::Error::Record(_)
+        | keystore::Error::Formerly(_) => Status::Failed,
     }
 }
 

@@ -380,15 +380,21 @@ impl Config {
         if !self.state_dir.is_absolute() {
             return Err("state_dir is not absolute".into());
         }
+        // A link may hide that two directories are one.
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let overlap = |one: &Path, other: &Path| {
+            let (one, other) = (real(one), real(other));
+            one.starts_with(&other) || other.starts_with(&one)
+        };
         for (place, drop) in self.drops.iter().enumerate() {
-            if self.state_dir.starts_with(&drop.root) || drop.root.starts_with(&self.state_dir) {
+            if overlap(&self.state_dir, &drop.root) {
                 return Err(format!(
                     "state_dir and the drop directory {} lie in one another",
                     drop.root.display()
                 ));
             }
             for other in self.drops.iter().skip(place + 1) {
-                if drop.root.starts_with(&other.root) || other.root.starts_with(&drop.root) {
+                if overlap(&drop.root, &other.root) {
                     return Err(format!(
                         "the drop directories {} and {} lie in one another: a file has to belong to one",
                         drop.root.display(),

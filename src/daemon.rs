@@ -6,8 +6,9 @@ mod watches;
 mod workers;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -28,7 +29,7 @@ use crate::{
     master_key,
     metrics::Metrics,
     queue::Queue,
-    record::Records,
+    record::{Records, now},
     store::{self, Store},
 };
 
@@ -121,7 +122,13 @@ pub struct Daemon {
     /// What has been counted.
     pub metrics: Metrics,
     watches: Watches,
+    /// Directories that have gone, and whose files are to be forgotten.
+    gone: Mutex<BTreeSet<PathBuf>>,
+    /// What the last question to the store has answered, and when.
+    probed: Mutex<Option<(Instant, Option<String>)>>,
     started: Instant,
+    /// The same in Unix seconds.
+    started_at: i64,
 }
 
 impl Daemon {
@@ -146,7 +153,10 @@ impl Daemon {
             queue: Arc::default(),
             metrics: Metrics::default(),
             watches: Watches::default(),
+            gone: Mutex::default(),
+            probed: Mutex::default(),
             started: Instant::now(),
+            started_at: now().cast_signed(),
         }))
     }
 
@@ -156,6 +166,10 @@ impl Daemon {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn gone(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_config(&self, config: Config) {
@@ -231,11 +245,10 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
         "started"
     );
 
-    let mut watchdog = watchdog();
+    tokio::spawn(feed_watchdog(daemon.clone()));
     let mut ready = tokio::time::interval(Duration::from_millis(50));
     let mut told_ready = false;
     let mut second = tokio::time::interval(Duration::from_secs(1));
-    let mut has_recovered = false;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -249,13 +262,11 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
                 }
             }
             _ = second.tick() => {
-                has_recovered = has_recovered || recover(daemon);
                 if store::has_failed() {
                     tracing::error!("the store has failed, which only a new start mends: ending");
                     break;
                 }
             }
-            _ = watchdog.tick() => beat(daemon).await,
         }
     }
     tracing::info!("stopping");
@@ -267,22 +278,12 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     if tokio::time::timeout(DRAIN, server).await.is_err() {
         tracing::warn!("requests that were under way have been cut off");
     }
-    workers.join();
     if store::has_failed() {
+        // Workers may wait for the store for ever; what they were at is found again by the next start.
         return Err(store::Error::Access("an earlier write failed".into()).into());
     }
+    workers.join();
     Ok(daemon.keyring.keystore().flush()?)
-}
-
-/// Gives up the redo records that no file was found for, once every file has been looked at and worked on; answers whether it has.
-fn recover(daemon: &Daemon) -> bool {
-    if !daemon.watches.have_looked() || !daemon.queue.is_idle() {
-        return false;
-    }
-    if let Err(error) = daemon.way.apply.forget_left() {
-        tracing::warn!(error = reason(&error), "cannot tidy the redo log");
-    }
-    true
 }
 
 fn reload(daemon: &Arc<Daemon>, config_path: &Path) {
@@ -300,23 +301,17 @@ fn reload(daemon: &Arc<Daemon>, config_path: &Path) {
     notify(&[NotifyState::Ready]);
 }
 
-/// Tells systemd that the daemon is alive, once the queue and the blocking threads have shown that they are.
-async fn beat(daemon: &Arc<Daemon>) {
-    let queue = daemon.queue.clone();
-    if tokio::task::spawn_blocking(move || queue.len())
-        .await
-        .is_ok()
-    {
-        notify(&[NotifyState::Watchdog]);
+/// Tells systemd that the daemon is alive, twice as often as it wants to hear, as long as the queue can be asked.
+async fn feed_watchdog(daemon: Arc<Daemon>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    loop {
+        tokio::time::sleep(limit / 2).await;
+        if !daemon.queue.is_closed() {
+            notify(&[NotifyState::Watchdog]);
+        }
     }
-}
-
-/// Ticks twice as often as systemd wants to hear.
-fn watchdog() -> tokio::time::Interval {
-    const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    let pause = sd_notify::watchdog_enabled().map_or(NEVER, |limit| limit / 2);
-    let pause = pause.max(Duration::from_millis(10));
-    tokio::time::interval_at(tokio::time::Instant::now() + pause, pause)
 }
 
 fn notify(states: &[NotifyState<'_>]) {

@@ -39,6 +39,11 @@ impl Edit {
             .all(|splice| splice.old_len == splice.new.len() as u64)
     }
 
+    /// How many bytes are written where nothing is moved.
+    pub fn new_len(&self) -> usize {
+        self.splices.iter().map(|splice| splice.new.len()).sum()
+    }
+
     /// Whether the edit lies within a file of `len` bytes.
     pub fn fits(&self, len: u64) -> bool {
         let mut end = 0;

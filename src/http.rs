@@ -41,6 +41,9 @@ const CONNECTIONS: usize = 1024;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a TCP connection lasts at the most, even if its client never reads the answers; nothing that TCP offers takes longer.
+const TCP_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Why a door cannot be opened. Stays.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -155,7 +158,10 @@ async fn serve(listener: Listener, daemon: Arc<Daemon>, mut stopped: watch::Rece
                     let connection = graceful.watch(connection);
                     tokio::spawn(async move {
                         // A client that goes away or breaks the protocol is its own business.
-                        let _ = connection.await;
+                        let _ = match door {
+                            Door::Unix => Ok(connection.await),
+                            Door::Tcp => tokio::time::timeout(TCP_TIMEOUT, connection).await,
+                        };
                         drop(permit);
                     });
                 }

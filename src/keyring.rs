@@ -92,7 +92,7 @@ impl Keyring {
         if let Some(key) = self.unlocked().get(identity) {
             return Ok(Some(key.clone()));
         }
-        let Some(entry) = self.keystore.find(identity)? else {
+        let Some(entry) = self.keystore.find_locked(identity)? else {
             return Ok(None);
         };
         let key = Arc::new(ProjectKey {

@@ -43,6 +43,9 @@ pub enum Error {
     /// The key material could not be encrypted, decrypted or kept.
     #[error(transparent)]
     Vault(#[from] vault::Error),
+    /// The key was deleted before. Stays.
+    #[error("the key {0} has been deleted, and does not come back")]
+    Formerly(String),
     /// A record cannot be understood: another version wrote it, or the store is damaged. Stays.
     #[error("the record of {0} cannot be read: it is damaged or of a newer version")]
     Record(String),
@@ -56,7 +59,7 @@ impl Error {
             Self::Key(error) => error.may_pass(),
             Self::OpenPgp(error) => error.may_pass(),
             Self::Vault(error) => error.may_pass(),
-            Self::Record(_) => false,
+            Self::Record(_) | Self::Formerly(_) => false,
         }
     }
 }
@@ -174,6 +177,20 @@ impl Keystore {
     /// # Errors
     /// [`Error::Store`] may pass, [`Error::Record`] stays.
     pub fn find(&self, identity: &Identity) -> Result<Option<KeyEntry>, Error> {
+        // A key that is being made is not there before it is on the disk.
+        let _lock = self.lock(identity);
+        self.find_locked(identity)
+    }
+
+    /// As [`Keystore::find`], for a caller that holds [`Keystore::lock`].
+    ///
+    /// # Errors
+    /// As [`Keystore::find`].
+    pub fn find_locked(&self, identity: &Identity) -> Result<Option<KeyEntry>, Error> {
+        if store::has_failed() {
+            // What memory has and the disk has not is nothing to rely on.
+            return Err(store::Error::Access("an earlier write failed".into()).into());
+        }
         let Some(bytes) = self.keys.find(identity.as_str().as_bytes())? else {
             return Ok(None);
         };
@@ -235,11 +252,8 @@ impl Keystore {
         new: &NewKey,
         secret: impl FnOnce() -> Result<(SecretKey, u64), Error>,
     ) -> Result<Creation, Error> {
-        if let Some(entry) = self.find(&new.identity)? {
-            return Ok(Creation::Existing(entry));
-        }
         let _lock = self.lock(&new.identity);
-        if let Some(entry) = self.find(&new.identity)? {
+        if let Some(entry) = self.find_locked(&new.identity)? {
             return Ok(Creation::Existing(entry));
         }
         let (secret, slot) = secret()?;
@@ -269,10 +283,19 @@ impl Keystore {
     /// Writes a new key's record. It is on the disk when this returns.
     fn keep(&self, entry: &KeyEntry) -> Result<(), Error> {
         let name = entry.identity.as_str();
-        let former = match self.keys.find(name.as_bytes())? {
-            Some(bytes) => former(decode(&bytes, name)?),
-            None => Vec::new(),
+        let present = match self.keys.find(name.as_bytes())? {
+            Some(bytes) => Some(decode(&bytes, name)?),
+            None => None,
         };
+        // One whose deletion was cut off between its two steps is still counted.
+        let counts = match present {
+            Some(Record::Key { .. }) => 0,
+            Some(Record::Tombstone { .. }) | None => 1,
+        };
+        let former = present.map_or(Vec::new(), former);
+        if former.contains(&entry.fingerprint) {
+            return Err(Error::Formerly(entry.fingerprint.clone()));
+        }
         let record = Record::Key {
             algorithm: entry.algorithm,
             fingerprint: entry.fingerprint.clone(),
@@ -284,7 +307,7 @@ impl Keystore {
         };
         let bytes = encode(&record, name)?;
         self.keys
-            .set_and_count(name.as_bytes(), bytes, (&self.meta, COUNT, 1))?;
+            .set_and_count(name.as_bytes(), bytes, (&self.meta, COUNT, counts))?;
         Ok(self.store.flush()?)
     }
 
@@ -293,6 +316,9 @@ impl Keystore {
     /// # Errors
     /// [`vault::Error::Slots`], which may pass.
     pub fn is_deleted(&self, entry: &KeyEntry) -> Result<bool, Error> {
+        if store::has_failed() {
+            return Err(store::Error::Access("an earlier write failed".into()).into());
+        }
         Ok(self.vault.is_erased(&entry.secret)?)
     }
 

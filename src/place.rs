@@ -49,6 +49,11 @@ impl Stamp {
         self.len
     }
 
+    /// Whether nothing has been written between the two: names, owner and mode may have changed.
+    pub fn has_content_of(&self, other: &Self) -> bool {
+        (self.inode, self.len, self.modified) == (other.inode, other.len, other.modified)
+    }
+
     /// Whether the file is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -68,6 +68,9 @@ pub enum TemplateError {
     /// A variable that the path does not give a value to.
     #[error("the variable {{{0}}} does not occur in `project`")]
     Unknown(String),
+    /// A name that cannot stand in a user id.
+    #[error("a name has no control characters, < or >")]
+    Name,
     /// Two variables could not be told apart, so that two projects could get one key.
     #[error(
         "put a character such as # between {{{0}}} and {{{1}}}: with what is there now, two projects could have the same identity"
@@ -285,11 +288,20 @@ impl Templates {
             }
         }
         identity.check_unambiguous()?;
+        let is_bad = |part: &Part| matches!(part, Part::Literal(text) if text.contains(['<', '>']) || text.contains(char::is_control));
+        if name.parts.iter().any(is_bad) {
+            return Err(TemplateError::Name);
+        }
         Ok(Self {
             path,
             identity,
             name,
         })
+    }
+
+    /// How many directories below the root name a project.
+    pub fn depth(&self) -> usize {
+        self.path.components.len()
     }
 
     /// The path's template.

@@ -4,7 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,9 @@ const ROOM_FOR_FOUND: usize = 10_000;
 /// How many arrivals may wait at all. Beyond, an arrival is refused, and its drop directory has to be looked at.
 const ROOM: usize = 200_000;
 /// How long until a file that somebody is writing is looked at again, should no event tell of its end.
-const WRITTEN_AGAIN: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often in a row a file that changes under the worker's hands is read again at once.
+const RACES: u32 = 3;
 /// The first and the longest pause before a failure that may pass is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -58,11 +60,23 @@ pub enum Next {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
+/// Why an arrival is worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Why {
+    /// An event told of it, or a look found it.
+    #[default]
+    Told,
+    /// It is time to try again, or somebody waits for it.
+    Due,
+}
+
 /// An arrival that a worker works on.
 #[derive(Debug)]
 pub struct Job {
     /// The arrival.
     pub arrival: Arrival,
+    /// Why it is worked on.
+    pub why: Why,
     /// When it came.
     pub since: Instant,
 }
@@ -81,11 +95,18 @@ pub struct Waiting {
 #[derive(Default)]
 struct Known {
     state: State,
+    why: Why,
+    /// How many directories below the root name its project.
+    depth: usize,
     since: Option<Instant>,
     /// It arrived again while it was worked on.
     again: Again,
+    /// How often in a row it had to be read again.
+    races: u32,
     failures: u32,
-    waiters: Vec<Arc<dyn Waiter>>,
+    /// When a failure is tried again.
+    due: Option<Instant>,
+    waiters: Vec<Weak<dyn Waiter>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,8 +114,8 @@ enum State {
     #[default]
     Queued,
     Working,
-    /// Waits for its writer, or for the time of its next try.
-    Parked(Parked),
+    /// Waits for its writer, or for the time of its next try, which the token of this number brings.
+    Parked(Parked, u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +128,10 @@ enum Parked {
 enum Again {
     #[default]
     No,
-    Yes,
+    Yes(Why),
 }
 
-/// A project's place in the queue: the first directories of the path, whatever they mean.
+/// A project's place in the queue: the directories of the path that name it.
 type Lane = (PathBuf, PathBuf);
 
 #[derive(Default)]
@@ -119,8 +140,8 @@ struct Inner {
     lanes: HashMap<Lane, VecDeque<Arrival>>,
     turns: VecDeque<Lane>,
     queued: usize,
-    parked: BinaryHeap<Reverse<(Instant, u64)>>,
-    parked_arrivals: HashMap<u64, Arrival>,
+    tokens: BinaryHeap<Reverse<(Instant, u64)>>,
+    parked: HashMap<u64, Arrival>,
     next_number: u64,
     closed: bool,
 }
@@ -145,18 +166,18 @@ impl Queue {
     ///
     /// # Errors
     /// [`Full`]: the arrival is not taken, and its drop directory has to be looked at later.
-    pub fn push(&self, arrival: Arrival) -> Result<(), Full> {
+    pub fn push(&self, arrival: Arrival, depth: usize) -> Result<(), Full> {
         let mut inner = self.lock();
-        if inner.queued >= ROOM && !inner.known.contains_key(&arrival) {
+        if inner.known.len() >= ROOM && !inner.known.contains_key(&arrival) {
             return Err(Full);
         }
-        inner.add(arrival, None);
+        inner.add(arrival, depth, Why::Told, None);
         self.work.notify_one();
         Ok(())
     }
 
     /// Adds an arrival that was found by looking, once there is room. `waiter` learns its outcome.
-    pub fn push_found(&self, arrival: Arrival, waiter: Option<Arc<dyn Waiter>>) {
+    pub fn push_found(&self, arrival: Arrival, depth: usize, waiter: Option<Weak<dyn Waiter>>) {
         let mut inner = self.lock();
         while inner.queued >= ROOM_FOR_FOUND && !inner.closed {
             inner = self
@@ -164,7 +185,11 @@ impl Queue {
                 .wait(inner)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        inner.add(arrival, waiter);
+        let why = match waiter {
+            Some(_) => Why::Due,
+            None => Why::Told,
+        };
+        inner.add(arrival, depth, why, waiter);
         self.work.notify_one();
     }
 
@@ -176,14 +201,16 @@ impl Queue {
                 return None;
             }
             let now = Instant::now();
-            inner.unpark(now);
+            if inner.unpark(now) > 1 {
+                self.work.notify_all();
+            }
             if let Some(job) = inner.take(now) {
                 if inner.queued < ROOM_FOR_FOUND {
                     self.room.notify_all();
                 }
                 return Some(job);
             }
-            inner = match inner.parked.peek() {
+            inner = match inner.tokens.peek() {
                 Some(Reverse((due, _))) => {
                     let pause = due.saturating_duration_since(now);
                     self.work
@@ -205,31 +232,52 @@ impl Queue {
         let Some(known) = inner.known.get_mut(arrival) else {
             return;
         };
-        let again = std::mem::take(&mut known.again);
-        if again == Again::Yes {
-            known.state = State::Queued;
+        if let Again::Yes(why) = std::mem::take(&mut known.again) {
+            known.why = why;
             inner.queue(arrival.clone());
             self.work.notify_one();
             return;
         }
         match next {
             Next::Again => {
-                known.state = State::Queued;
-                inner.queue(arrival.clone());
+                known.races = known.races.saturating_add(1);
+                if known.races < RACES {
+                    known.why = Why::Due;
+                    inner.queue(arrival.clone());
+                } else {
+                    inner.park(
+                        arrival.clone(),
+                        Parked::BeingWritten,
+                        Instant::now() + PAUSE,
+                    );
+                }
                 self.work.notify_one();
             }
             Next::BeingWritten => {
-                known.state = State::Parked(Parked::BeingWritten);
-                inner.park(arrival.clone(), WRITTEN_AGAIN);
+                inner.park(
+                    arrival.clone(),
+                    Parked::BeingWritten,
+                    Instant::now() + PAUSE,
+                );
                 self.work.notify_one();
             }
             Next::Retry(record) => {
                 let waiters = std::mem::take(&mut known.waiters);
-                known.state = State::Parked(Parked::Retry);
-                known.failures = known.failures.saturating_add(1);
-                let (first, longest) = RETRY;
-                let pause = first.saturating_mul(1 << known.failures.min(10).saturating_sub(1));
-                inner.park(arrival.clone(), pause.min(longest));
+                let now = Instant::now();
+                // An event that brought no other content does not move the time of the next try.
+                let due = match known.due.filter(|due| known.why == Why::Told && *due > now) {
+                    Some(due) => due,
+                    None => {
+                        known.failures = known.failures.saturating_add(1);
+                        let (first, longest) = RETRY;
+                        let pause =
+                            first.saturating_mul(1 << known.failures.min(10).saturating_sub(1));
+                        now + pause.min(longest)
+                    }
+                };
+                known.races = 0;
+                known.due = Some(due);
+                inner.park(arrival.clone(), Parked::Retry, due);
                 self.work.notify_one();
                 drop(inner);
                 tell(&waiters, arrival, Some(&record));
@@ -256,9 +304,9 @@ impl Queue {
             }
             match known.state {
                 State::Queued | State::Working => waiting.queued += 1,
-                State::Parked(Parked::BeingWritten) => waiting.being_written += 1,
+                State::Parked(Parked::BeingWritten, _) => waiting.being_written += 1,
                 // Its outcome is known, and it is counted there.
-                State::Parked(Parked::Retry) => continue,
+                State::Parked(Parked::Retry, _) => continue,
             }
             let age = known
                 .since
@@ -278,11 +326,6 @@ impl Queue {
         self.len() == 0
     }
 
-    /// Whether every arrival has its outcome, none of which is to be tried again.
-    pub fn is_idle(&self) -> bool {
-        self.lock().known.is_empty()
-    }
-
     /// Whether [`Queue::close`] has been called.
     pub fn is_closed(&self) -> bool {
         self.lock().closed
@@ -300,33 +343,48 @@ impl Queue {
     }
 }
 
-fn tell(waiters: &[Arc<dyn Waiter>], arrival: &Arrival, record: Option<&Record>) {
-    for waiter in waiters {
+fn tell(waiters: &[Weak<dyn Waiter>], arrival: &Arrival, record: Option<&Record>) {
+    for waiter in waiters.iter().filter_map(Weak::upgrade) {
         waiter.settled(arrival, record);
     }
 }
 
 impl Inner {
-    fn add(&mut self, arrival: Arrival, waiter: Option<Arc<dyn Waiter>>) {
+    fn add(&mut self, arrival: Arrival, depth: usize, why: Why, waiter: Option<Weak<dyn Waiter>>) {
         let new = !self.known.contains_key(&arrival);
         let known = self.known.entry(arrival.clone()).or_default();
+        known.depth = depth;
         known.since.get_or_insert_with(Instant::now);
-        let is_waited_for = waiter.is_some();
+        // Those who gave up waiting leave nothing behind.
+        known.waiters.retain(|waiter| waiter.strong_count() > 0);
         known.waiters.extend(waiter);
         match known.state {
-            State::Queued if !new => {}
-            State::Working => known.again = Again::Yes,
-            // The event may be of our own failed write, which must not have it tried again without a pause.
-            State::Parked(Parked::Retry) if !is_waited_for => self.park(arrival, RETRY.0),
-            State::Queued | State::Parked(_) => {
-                known.state = State::Queued;
+            State::Queued if !new => {
+                if why == Why::Due {
+                    known.why = why;
+                }
+            }
+            State::Working => {
+                if known.again != Again::Yes(Why::Due) {
+                    known.again = Again::Yes(why);
+                }
+            }
+            State::Queued | State::Parked(..) => {
+                known.why = why;
                 self.queue(arrival);
             }
         }
     }
 
     fn queue(&mut self, arrival: Arrival) {
-        let lane = lane(&arrival);
+        let Some(known) = self.known.get_mut(&arrival) else {
+            return;
+        };
+        if let State::Parked(_, number) = known.state {
+            self.parked.remove(&number);
+        }
+        known.state = State::Queued;
+        let lane = lane(&arrival, known.depth);
         let waiting = self.lanes.entry(lane.clone()).or_default();
         if waiting.is_empty() {
             self.turns.push_back(lane);
@@ -348,47 +406,57 @@ impl Inner {
         self.queued -= 1;
         let known = self.known.get_mut(&arrival)?;
         known.state = State::Working;
-        let since = known.since.unwrap_or(now);
-        Some(Job { arrival, since })
+        let (why, since) = (known.why, known.since.unwrap_or(now));
+        Some(Job {
+            arrival,
+            why,
+            since,
+        })
     }
 
-    fn park(&mut self, arrival: Arrival, pause: Duration) {
+    fn park(&mut self, arrival: Arrival, what: Parked, due: Instant) {
         let number = self.next_number;
         self.next_number += 1;
-        self.parked.push(Reverse((Instant::now() + pause, number)));
-        self.parked_arrivals.insert(number, arrival);
+        if let Some(known) = self.known.get_mut(&arrival) {
+            known.state = State::Parked(what, number);
+            self.tokens.push(Reverse((due, number)));
+            self.parked.insert(number, arrival);
+        }
     }
 
-    fn unpark(&mut self, now: Instant) {
-        while let Some(Reverse((due, number))) = self.parked.peek().copied()
+    /// Queues those whose time has come, and answers how many they were. A token whose arrival was queued before is void.
+    fn unpark(&mut self, now: Instant) -> usize {
+        let mut count = 0;
+        while let Some(Reverse((due, number))) = self.tokens.peek().copied()
             && due <= now
         {
-            self.parked.pop();
-            let Some(arrival) = self.parked_arrivals.remove(&number) else {
+            self.tokens.pop();
+            let Some(arrival) = self.parked.remove(&number) else {
                 continue;
             };
-            // It may have arrived again, and even been parked again, before its time.
-            if let Some(known) = self.known.get_mut(&arrival)
-                && let State::Parked(_) = known.state
-            {
-                known.state = State::Queued;
+            if let Some(known) = self.known.get_mut(&arrival) {
+                known.why = Why::Due;
                 self.queue(arrival);
+                count += 1;
             }
         }
+        count
     }
 }
 
-/// The first two directories below the root, which is where projects differ in every layout that is in use.
-fn lane(arrival: &Arrival) -> Lane {
+/// The directories below the root that name a project.
+fn lane(arrival: &Arrival, depth: usize) -> Lane {
     let directories = arrival.relative.parent().unwrap_or(Path::new(""));
     (
         arrival.root.clone(),
-        directories.components().take(2).collect(),
+        directories.components().take(depth).collect(),
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn arrival(path: &str) -> Arrival {
@@ -403,10 +471,10 @@ mod tests {
         let queue = Queue::default();
         for number in 0..10_000 {
             queue
-                .push(arrival(&format!("big/one/{number}.rpm")))
+                .push(arrival(&format!("big/one/{number}.rpm")), 2)
                 .unwrap();
         }
-        queue.push(arrival("small/one/a.rpm")).unwrap();
+        queue.push(arrival("small/one/a.rpm"), 2).unwrap();
         let first_two = [queue.next().unwrap(), queue.next().unwrap()];
         assert!(
             first_two
@@ -418,12 +486,12 @@ mod tests {
     #[test]
     fn an_arrival_that_waits_is_not_added_twice_and_one_in_work_is_worked_on_again() {
         let queue = Queue::default();
-        queue.push(arrival("a/b/c.rpm")).unwrap();
-        queue.push(arrival("a/b/c.rpm")).unwrap();
+        queue.push(arrival("a/b/c.rpm"), 2).unwrap();
+        queue.push(arrival("a/b/c.rpm"), 2).unwrap();
         assert_eq!(queue.len(), 1);
         let job = queue.next().unwrap();
         assert_eq!(queue.len(), 0);
-        queue.push(arrival("a/b/c.rpm")).unwrap();
+        queue.push(arrival("a/b/c.rpm"), 2).unwrap();
         assert_eq!(queue.len(), 0);
         queue.done(&job.arrival, Next::Done(None));
         assert_eq!(queue.len(), 1);
@@ -435,7 +503,7 @@ mod tests {
     #[test]
     fn a_file_that_is_being_written_is_looked_at_again_without_an_event() {
         let queue = Queue::default();
-        queue.push(arrival("a/b/c.rpm")).unwrap();
+        queue.push(arrival("a/b/c.rpm"), 2).unwrap();
         let job = queue.next().unwrap();
         queue.done(&job.arrival, Next::BeingWritten);
         assert_eq!(queue.waiting_below(Path::new("/drop/a")).being_written, 1);
@@ -452,7 +520,7 @@ mod tests {
         queue.close();
         assert!(worker.join().unwrap());
         for number in 0..=ROOM_FOR_FOUND {
-            queue.push_found(arrival(&format!("a/b/{number}.rpm")), None);
+            queue.push_found(arrival(&format!("a/b/{number}.rpm")), 2, None);
         }
     }
 }

@@ -77,6 +77,13 @@ impl Policy {
     }
 }
 
+/// The time in Unix seconds.
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
 /// The outcome of one content of a file under one policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -97,20 +104,31 @@ pub struct Record {
 impl Record {
     /// A lasting outcome of now.
     pub fn new(stamp: Stamp, policy: Policy, outcome: Outcome, reason: String) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             stamp,
             policy,
             outcome,
             lasting: Lasting::Stays,
             reason,
-            at: now.map_or(0, |since| since.as_secs()),
+            at: now(),
         }
     }
 
     /// Whether nothing is left to do for this content under this policy.
     pub fn settles(&self, stamp: Stamp, policy: Policy) -> bool {
-        self.stamp == stamp && self.policy == policy && self.lasting == Lasting::Stays
+        self.is_of(stamp, policy) && self.lasting == Lasting::Stays
+    }
+
+    /// Whether it is the outcome of this content under this policy.
+    pub fn is_of(&self, stamp: Stamp, policy: Policy) -> bool {
+        self.stamp == stamp && self.policy == policy
+    }
+
+    /// Whether another record tells nothing that this one did not.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.is_of(other.stamp, other.policy)
+            && self.outcome == other.outcome
+            && self.reason == other.reason
     }
 }
 
@@ -189,7 +207,9 @@ impl Records {
     ) -> impl Iterator<Item = Result<(PathBuf, Record), store::Error>> + '_ {
         below(&self.failed, path).filter_map(|path| match path {
             Ok(path) => match self.find(&path) {
-                Ok(record) => record.map(|record| Ok((path, record))),
+                Ok(record) => record
+                    .filter(|record| record.outcome == Outcome::Failed)
+                    .map(|record| Ok((path, record))),
                 Err(error) => Some(Err(error)),
             },
             Err(error) => Some(Err(error)),
@@ -197,16 +217,21 @@ impl Records {
     }
 }
 
+/// The path itself, then those that begin with it and a slash: `/a/bc` begins as `/a/b` does, and is not below it.
 fn below(tree: &Tree, path: &Path) -> impl Iterator<Item = Result<PathBuf, store::Error>> + use<> {
-    let path = path.to_owned();
-    tree.entries(path.as_os_str().as_bytes(), None)
-        .map(|entry| entry.map(|(key, _)| PathBuf::from(std::ffi::OsString::from_vec(key))))
-        // `/a/bc` begins as `/a/b` does, and is not below it.
-        .filter(move |found| {
-            found
-                .as_ref()
-                .map_or(true, |found| found.starts_with(&path))
-        })
+    let key = path.as_os_str().as_bytes();
+    let own = match tree.find(key) {
+        Ok(found) => found.map(|_| Ok(path.to_owned())),
+        Err(error) => Some(Err(error)),
+    };
+    let mut prefix = key.to_vec();
+    if prefix.last() != Some(&b'/') {
+        prefix.push(b'/');
+    }
+    let rest = tree.entries(&prefix, None);
+    own.into_iter().chain(
+        rest.map(|entry| entry.map(|(key, _)| PathBuf::from(std::ffi::OsString::from_vec(key)))),
+    )
 }
 
 fn decode(bytes: &[u8]) -> Option<Record> {

@@ -1,6 +1,8 @@
 //! The embedded database in which state is kept. The only place that knows sled.
 
 use std::{
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -63,6 +65,8 @@ pub fn has_failed() -> bool {
 #[derive(Debug, Clone)]
 pub struct Store {
     db: sled::Db,
+    /// The database's file, opened once more: its own flush leaves length and disk cache to a later one.
+    file: Arc<File>,
     flushes: Arc<Flushes>,
 }
 
@@ -88,8 +92,22 @@ impl Store {
                     reason: error.to_string(),
                 },
             })?;
+        let opened = || {
+            let file = File::open(path.join("db"))?;
+            // The names of new files last from here on.
+            File::open(path)?.sync_all()?;
+            if let Some(parent) = path.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+            Ok(file)
+        };
+        let file = opened().map_err(|error: std::io::Error| Error::Open {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
         Ok(Self {
             db,
+            file: Arc::new(file),
             flushes: Arc::default(),
         })
     }
@@ -113,7 +131,11 @@ impl Store {
     pub fn flush(&self) -> Result<(), Error> {
         self.flushes.join(|| {
             self.db.flush()?;
-            Ok(())
+            self.file.sync_data().map_err(|error| {
+                // The next one would succeed without having written what this one lost.
+                HAS_FAILED.store(true, Ordering::Relaxed);
+                Error::Access(error.to_string())
+            })
         })
     }
 }
@@ -143,19 +165,6 @@ impl Tree {
     pub fn set(&self, key: &[u8], value: Vec<u8>) -> Result<(), Error> {
         self.tree.insert(key, value)?;
         Ok(())
-    }
-
-    /// Puts `new` in the place of `old`, where nothing stands for no value; answers whether `old` was still there.
-    ///
-    /// # Errors
-    /// [`Error::Access`], which may pass.
-    pub fn exchange(
-        &self,
-        key: &[u8],
-        old: Option<&[u8]>,
-        new: Option<Vec<u8>>,
-    ) -> Result<bool, Error> {
-        Ok(self.tree.compare_and_swap(key, old, new)?.is_ok())
     }
 
     /// Sets the value of a key and moves a number kept in another tree, both or neither.
@@ -284,7 +293,11 @@ impl Flushes {
         }
         state.begun += 1;
         drop(state);
-        let result = flush();
+        // Whoever waits has to hear of an end, be it by a panic.
+        let result = catch_unwind(AssertUnwindSafe(flush)).unwrap_or_else(|_| {
+            HAS_FAILED.store(true, Ordering::Relaxed);
+            Err(Error::Access("the database panicked".into()))
+        });
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.ended += 1;
         state.failure = result.as_ref().err().map(ToString::to_string);

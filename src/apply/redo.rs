@@ -16,15 +16,20 @@ use super::{Error, stamp_of};
 use crate::{
     edit::Edit,
     place::Place,
+    record::now,
     store::{self, Store, Tree},
 };
 
+/// How many seconds an edit that a crash cut off is kept whose file is not found: its filesystem may not be mounted.
+const KEPT: u64 = 30 * 24 * 60 * 60;
 /// A disk writes this many bytes or none of them.
 const SECTOR: u64 = 512;
 
 /// One edit that has begun.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
+    /// When the edit began, in Unix seconds.
+    at: u64,
     inode: u64,
     len: u64,
     stretches: Vec<Stretch>,
@@ -80,9 +85,12 @@ impl Redo {
             let (key, value) = entry?;
             let number = key.try_into().map_or(0, u64::from_be_bytes);
             next = next.max(number + 1);
-            // A record of another version cannot be replayed by this one, and must not keep the daemon from starting.
-            if let Ok(record) = postcard::from_bytes::<Record>(&value) {
-                left.entry(record.inode).or_default().push((number, record));
+            // A record that cannot be read must not keep the daemon from starting.
+            match postcard::from_bytes::<Record>(&value) {
+                Ok(record) if now() < record.at.saturating_add(KEPT) => {
+                    left.entry(record.inode).or_default().push((number, record));
+                }
+                Ok(_) | Err(_) => tree.unset(&number.to_be_bytes())?,
             }
         }
         Ok(Self {
@@ -108,6 +116,7 @@ impl Redo {
             });
         }
         let record = Record {
+            at: now(),
             inode: stamp.inode(),
             len: stamp.len(),
             stretches,
@@ -154,16 +163,9 @@ impl Redo {
         Ok(left)
     }
 
-    /// Gives up what is left, once every file of every drop directory has been looked at.
-    ///
-    /// # Errors
-    /// [`store::Error`], which may pass.
-    pub(super) fn forget_left(&self) -> Result<(), store::Error> {
-        let left = std::mem::take(&mut *self.left());
-        for (number, _) in left.into_values().flatten() {
-            self.tree.unset(&number.to_be_bytes())?;
-        }
-        Ok(())
+    /// Whether an edit of the file with this inode has begun and not ended.
+    pub(super) fn has_left(&self, inode: u64) -> bool {
+        self.left().contains_key(&inode)
     }
 
     fn left(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Vec<(u64, Record)>>> {
@@ -235,6 +237,7 @@ mod tests {
     fn record(at: u64, old: &[u8], new: &[u8], file: &File) -> Record {
         let stamp = stamp_of(file).unwrap();
         Record {
+            at: now(),
             inode: stamp.inode(),
             len: stamp.len(),
             stretches: vec![Stretch {

@@ -13,6 +13,8 @@ use rustix::{
     io::Errno,
 };
 
+use signdrop_watcher::{Writers, writers};
+
 use super::{Error, is_unsupported, move_modified_second, stamp_of};
 use crate::{
     edit::Edit,
@@ -162,7 +164,11 @@ impl<'a> Temporary<'a> {
                 chunk,
             );
             match copied {
-                Ok(0) => return Err(Error::Changed),
+                // Some filesystems say so where they mean that they cannot.
+                Ok(0) => {
+                    self.copy_by_hand(original, from, to, rest)?;
+                    rest = 0;
+                }
                 Ok(copied) => rest -= copied as u64,
                 Err(Errno::INTR) => {}
                 Err(errno) if is_unsupported(errno) => {
@@ -199,17 +205,19 @@ impl<'a> Temporary<'a> {
         move_modified_second(&self.file, stamp)?;
         rustix::fs::fsync(&self.file).map_err(Error::io("make the copy last"))?;
         step::reached("fill");
-        self.exchange(stamp)?;
+        self.exchange(original, stamp)?;
         step::reached("exchange");
+        // Taken now: what anybody else writes while this is made to last has another one.
+        let stamp = stamp_of(&self.file)?;
         self.place
             .sync_directory()
             .map_err(Error::io("make the copy's name last"))?;
-        stamp_of(&self.file)
+        Ok(stamp)
     }
 
     /// Exchanges the two names, and exchanges them back where what came out is not the file that was copied: a writer may have
     /// put a newer one there at the last moment, which must not be lost. Nor must one that comes while that is put back.
-    fn exchange(&self, stamp: Stamp) -> Result<(), Error> {
+    fn exchange(&self, original: &File, stamp: Stamp) -> Result<(), Error> {
         let (directory, name) = (self.place.directory(), self.place.name());
         if Stamp::of(&self.place.stat().map_err(Error::io("look at the file"))?) != stamp {
             return Err(Error::Changed);
@@ -240,13 +248,21 @@ impl<'a> Temporary<'a> {
             if out != expected {
                 // It is newer than what has been put in its place, and goes back.
                 (put, expected) = (out, put);
-            } else if put == copy {
-                return Ok(());
-            } else {
+            } else if put != copy {
                 return Err(Error::Changed);
+            } else if is_written(original, stamp)? {
+                // Nobody can open the original by its name any more, but somebody had it open before.
+                (put, expected) = (out, put);
+            } else {
+                return Ok(());
             }
         }
     }
+}
+
+/// Whether somebody has a file open for writing, or has written to it since it was stamped.
+fn is_written(file: &File, stamp: Stamp) -> Result<bool, Error> {
+    Ok(writers(file) == Writers::Some || !stamp_of(file)?.has_content_of(&stamp))
 }
 
 /// Gives the copy the original's owner, mode, ACLs and extended attributes.
@@ -267,6 +283,10 @@ fn copy_attributes(original: &File, copy: &File) -> Result<(), Error> {
     let wanted = attributes(original).map_err(Error::io(failed))?;
     let present = attributes(copy).map_err(Error::io(failed))?;
     for (name, value) in &wanted {
+        // Measurements of the old content, which nobody but their owner could set, and which would be wrong for the new.
+        if [c"security.ima", c"security.evm"].contains(&name.as_c_str()) {
+            continue;
+        }
         if present
             .iter()
             .any(|other| other == &(name.clone(), value.clone()))

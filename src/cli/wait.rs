@@ -1,6 +1,6 @@
 //! `signdrop wait`: the barrier.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use super::{
     Error, Print,
@@ -91,7 +91,15 @@ fn request(api: &Address, timeout: Option<u64>, paths: Vec<PathBuf>) -> Result<W
         },
     );
     bar.finish_and_clear();
-    result?;
-    end.filter(|end| end.state != WaitState::Waiting)
-        .ok_or_else(|| Error::Failed("the daemon stopped before the wait was over".into()))
+    let stopped = || ClientError::Unreachable {
+        address: api.to_string(),
+        source: io::Error::other("it stopped before the wait was over"),
+    };
+    match result {
+        Err(ClientError::Refused(problem)) if problem.status == 503 => Err(stopped().into()),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(end
+            .filter(|end| end.state != WaitState::Waiting)
+            .ok_or_else(stopped)?),
+    }
 }

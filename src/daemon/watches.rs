@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,6 +24,8 @@ use crate::{
 
 /// How long until a drop directory that cannot be watched is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often it is seen whether directories have gone.
+const FORGET: Duration = Duration::from_millis(100);
 
 /// How far a drop directory is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,21 +38,12 @@ pub(super) enum Watched {
     Partly(String),
 }
 
-/// Whether a look at all of a drop directory has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Looked {
-    NotYet,
-    Completely,
-}
-
 #[derive(Debug)]
 struct Watch {
     /// Nothing where it cannot be watched at all for the moment.
     watcher: Option<Watcher>,
     ignore: Vec<String>,
     watched: Watched,
-    /// Every file of the directory has been found once.
-    looked: Looked,
     /// What cannot be watched, as was last said.
     trouble: Option<String>,
 }
@@ -83,7 +77,6 @@ impl Watches {
                 watcher: None,
                 ignore: drop.ignore_patterns.clone(),
                 watched: Watched::Beginning,
-                looked: Looked::NotYet,
                 trouble: None,
             };
             watches.insert(drop.root.clone(), watch);
@@ -96,13 +89,6 @@ impl Watches {
         self.lock()
             .values()
             .all(|watch| watch.watched != Watched::Beginning)
-    }
-
-    /// Whether every file of every drop directory has been found at least once since the start.
-    pub(super) fn have_looked(&self) -> bool {
-        self.lock()
-            .values()
-            .all(|watch| watch.looked == Looked::Completely)
     }
 
     /// How far a drop directory is watched.
@@ -195,19 +181,26 @@ fn hear(daemon: &Arc<Daemon>, root: &Path, event: Event) {
     match event {
         // A name that is gone may have been taken again meanwhile; settling finds out, and forgets it if not.
         Event::Finished(path) | Event::Gone(path) if is_candidate(drop, &path) => {
-            if daemon.queue.push(arrival(path)) == Err(Full) {
-                look_later(daemon, root.to_owned());
+            // The look waits for room with what it finds.
+            if daemon.queue.push(arrival(path), drop.templates.depth()) == Err(Full)
+                && let Some(watch) = daemon.watches.lock().get(root)
+                && let Some(watcher) = &watch.watcher
+            {
+                watcher.look();
             }
         }
         Event::Found(path) => {
             if is_candidate(drop, &path) && daemon.way.known(drop, &path).is_none() {
-                daemon.queue.push_found(arrival(path), None);
+                let depth = drop.templates.depth();
+                daemon.queue.push_found(arrival(path), depth, None);
             } else {
-                remove_if_left_behind(drop, &path);
+                remove_if_left_behind(daemon, drop, &path);
             }
         }
         Event::Finished(_) => {}
-        Event::Gone(path) => forget_below(daemon, root, &path),
+        Event::Gone(path) => {
+            daemon.gone().insert(root.join(path));
+        }
         Event::Lost => {
             daemon.metrics.lost();
             tracing::warn!(drop = %root.display(), "the kernel dropped events; looking at everything");
@@ -215,12 +208,8 @@ fn hear(daemon: &Arc<Daemon>, root: &Path, event: Event) {
         Event::Watched(coverage) => covered(daemon, root, coverage),
         Event::Looked(coverage) => {
             covered(daemon, root, coverage);
-            if coverage == Coverage::Complete
-                && let Some(watch) = daemon.watches.lock().get_mut(root)
-            {
-                watch.looked = Looked::Completely;
-            }
-            forget_vanished(daemon, root);
+            // Files may have gone while nobody was watching.
+            daemon.gone().insert(root.to_owned());
         }
         Event::Failed(error) => {
             let text = reason(&error);
@@ -256,50 +245,46 @@ fn covered(daemon: &Daemon, root: &Path, coverage: Coverage) {
     }
 }
 
-/// The queue was full: what was refused is found by a look, once there is room.
-fn look_later(daemon: &Arc<Daemon>, root: PathBuf) {
-    later(daemon, Duration::from_secs(1), move |daemon| {
-        if let Some(watch) = daemon.watches.lock().get(&root)
-            && let Some(watcher) = &watch.watcher
-        {
-            watcher.look();
-        }
-    });
-}
-
 fn has_temporary_name(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| is_temporary(name.as_bytes()))
 }
 
-/// Removes a temporary file that a crash of ours has left. One that is in use has just been made by a worker.
-fn remove_if_left_behind(drop: &Drop, path: &Path) {
+/// Removes a temporary file that a crash of an earlier run has left; one of this run may be in use.
+fn remove_if_left_behind(daemon: &Daemon, drop: &Drop, path: &Path) {
     if !has_temporary_name(path) {
         return;
     }
     let Ok(place) = Place::beneath(&drop.root, path) else {
         return;
     };
-    let unused = place
-        .open()
-        .is_ok_and(|file| signdrop_watcher::writers(&file) != signdrop_watcher::Writers::Some);
-    if unused && rustix::fs::unlinkat(place.directory(), place.name(), AtFlags::empty()).is_ok() {
+    let is_old = place
+        .stat()
+        .is_ok_and(|stat| stat.st_ctime < daemon.started_at);
+    if is_old && rustix::fs::unlinkat(place.directory(), place.name(), AtFlags::empty()).is_ok() {
         tracing::info!(path = ?drop.root.join(path), "removed a temporary file of an earlier run");
     }
 }
 
-fn forget_below(daemon: &Daemon, root: &Path, path: &Path) {
-    let gone = root.join(path);
-    for found in daemon.way.records.below(&gone) {
-        let Ok(path) = found else { return };
-        if std::fs::symlink_metadata(&path).is_err() {
-            // One that stays is forgotten by the next look.
-            let _ = daemon.way.records.remove(&path);
+/// Forgets files below directories that have gone, on a thread of its own: there may be many, and events must not wait.
+pub(super) fn forget(daemon: &Daemon) {
+    while !daemon.queue.is_closed() {
+        let gone = std::mem::take(&mut *daemon.gone());
+        for path in gone {
+            for found in daemon.way.records.below(&path) {
+                let Ok(found) = found else { break };
+                let is_gone = std::fs::symlink_metadata(&found).is_err_and(|error| {
+                    matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    )
+                });
+                if is_gone {
+                    // One that stays is forgotten after the next look.
+                    let _ = daemon.way.records.remove(&found);
+                }
+            }
         }
+        thread::sleep(FORGET);
     }
-}
-
-/// Forgets files that went while nobody was watching.
-fn forget_vanished(daemon: &Daemon, root: &Path) {
-    forget_below(daemon, root, Path::new(""));
 }

@@ -39,8 +39,9 @@ impl Workers {
                 }
             }));
         }
-        // Not joined: it may be in the middle of finding primes when the daemon stops.
+        // Not joined: they may be in the middle of finding primes, or of a walk through many records, when the daemon stops.
         drop(spawn("prepare".into(), daemon, prepare));
+        drop(spawn("forget".into(), daemon, super::watches::forget));
         Self { threads }
     }
 
@@ -75,23 +76,28 @@ fn work(daemon: &Daemon, job: &Job) {
     };
     // One bad file must not end a worker; a panic leaves the file as a failure of any other kind does.
     let settled = catch_unwind(AssertUnwindSafe(|| {
-        daemon.way.settle(drop, &arrival.relative, &config.keys)
+        daemon
+            .way
+            .settle(drop, &arrival.relative, job.why, &config.keys)
     }))
-    .unwrap_or_else(|panic| {
+    .or_else(|panic| {
         let message = panic
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "panic".into());
-        daemon.way.internal_error(drop, &arrival.relative, message)
+        catch_unwind(AssertUnwindSafe(|| {
+            daemon.way.internal_error(drop, &arrival.relative, message)
+        }))
     });
-    let next = match settled {
+    let next = match settled.unwrap_or(Settlement::Nothing) {
         Settlement::Nothing => Next::Done(None),
         Settlement::Again => Next::Again,
         Settlement::BeingWritten => Next::BeingWritten,
-        Settlement::Settled(record, Freshness::Known) => Next::Done(Some(record)),
-        Settlement::Settled(record, Freshness::Fresh) => {
-            tell(daemon, job, &record);
+        Settlement::Settled(record, freshness) => {
+            if freshness == Freshness::Fresh {
+                tell(daemon, job, &record);
+            }
             match record.lasting {
                 Lasting::Stays => Next::Done(Some(record)),
                 Lasting::MayPass => Next::Retry(record),

@@ -8,7 +8,13 @@ mod header;
 mod signature;
 mod whole;
 
-use std::{fs::File, io, ops::RangeInclusive, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io,
+    ops::RangeInclusive,
+    os::unix::fs::FileExt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use header::{Header, INTRO_LEN, Intro, Limits};
 pub use signature::{Covers, Held};
@@ -18,6 +24,10 @@ use crate::key::openpgp;
 
 /// Bytes of the lead, the fixed start of every package.
 const LEAD_LEN: u64 = 96;
+/// Bytes of a header from which on it counts as large.
+const LARGE_HEADER: usize = 8 << 20;
+/// How many signatures a v6 package may hold; each costs the time to read it.
+const MOST_SIGNATURES: u32 = 64;
 /// First four bytes of a package.
 const LEAD_MAGIC: [u8; 4] = [0xed, 0xab, 0xee, 0xdb];
 /// The versions that a lead may state, whatever the package's format is; rpm reads no other.
@@ -130,6 +140,7 @@ pub struct Package {
     main_at: u64,
     /// The file's length in bytes.
     len: u64,
+    _large: Option<MutexGuard<'static, ()>>,
 }
 
 impl Package {
@@ -140,8 +151,10 @@ impl Package {
     pub fn read(file: &File) -> Result<Self, Error> {
         let len = file.metadata().map_err(Error::Read)?.len();
         check_lead(file, len)?;
+        let mut large = None;
         let (signature, signature_end) = read_header(
             file,
+            &mut large,
             len,
             LEAD_LEN,
             "signature header",
@@ -149,13 +162,29 @@ impl Package {
             sigtag::REGION,
         )?;
         let main_at = signature_end.next_multiple_of(8);
-        let (main, _) = read_header(file, len, main_at, "main header", Limits::MAIN, tag::REGION)?;
+        let (main, _) = read_header(
+            file,
+            &mut large,
+            len,
+            main_at,
+            "main header",
+            Limits::MAIN,
+            tag::REGION,
+        )?;
         main.require_full_region("main header")?;
+        let signatures = signature.entry(sigtag::OPENPGP);
+        if signatures.is_some_and(|entry| entry.count > MOST_SIGNATURES) {
+            return Err(Error::Malformed {
+                section: "signature header",
+                what: "too many signatures",
+            });
+        }
         Ok(Self {
             signature,
             main,
             main_at,
             len,
+            _large: large,
         })
     }
 
@@ -258,9 +287,13 @@ fn check_lead(file: &File, len: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// Leave to hold large headers: one package at a time has it, so that many of them do not add up.
+static LARGE: Mutex<()> = Mutex::new(());
+
 /// Reads the header at `at` and answers it with the offset of its end.
 fn read_header(
     file: &File,
+    large: &mut Option<MutexGuard<'static, ()>>,
     len: u64,
     at: u64,
     section: &'static str,
@@ -283,6 +316,9 @@ fn read_header(
     file.read_exact_at(&mut raw, at).map_err(Error::Read)?;
     let intro = Intro::parse(section, raw, limits)?;
     let end = within(at + intro.len as u64)?;
+    if intro.len > LARGE_HEADER && large.is_none() {
+        *large = Some(LARGE.lock().unwrap_or_else(PoisonError::into_inner));
+    }
     let mut bytes = vec![0; intro.len];
     file.read_exact_at(&mut bytes, at).map_err(Error::Read)?;
     Ok((Header::parse(section, bytes, &intro, region_tag)?, end))

@@ -10,7 +10,7 @@ use hyper::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{arrival::reason, identity, key, keystore, keystore::VaultError};
+use crate::{arrival::reason, identity, keystore};
 
 /// The description of the API.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -87,24 +87,7 @@ impl Problem {
 
 impl From<keystore::Error> for Problem {
     fn from(error: keystore::Error) -> Self {
-        match &error {
-            keystore::Error::Vault(VaultError::WrongMasterKey | VaultError::NotAMasterKey)
-            | keystore::Error::Store(_)
-            | keystore::Error::Key(
-                key::Error::Generate(_)
-                | key::Error::Unreadable(_)
-                | key::Error::Sign(_)
-                | key::Error::HashLength { .. },
-            )
-            | keystore::Error::OpenPgp(_)
-            | keystore::Error::Vault(
-                VaultError::Seal
-                | VaultError::Sealed
-                | VaultError::Slots { .. }
-                | VaultError::Store(_),
-            )
-            | keystore::Error::Record(_) => Self::internal(&error, error.may_pass()),
-        }
+        Self::internal(&error, error.may_pass())
     }
 }
 

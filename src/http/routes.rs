@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Limited};
-use hyper::{Method, Request, StatusCode, body::Incoming};
+use hyper::{
+    Method, Request, StatusCode,
+    body::{Bytes, Incoming},
+};
 use matchit::Router;
 use percent_encoding::percent_decode_str;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{
     OPENAPI,
@@ -17,8 +20,14 @@ use crate::{daemon::Daemon, identity::Identity};
 
 /// Bytes that a request's body may have at the most.
 const BODY_LIMIT: usize = 1 << 20;
+/// The same over TCP, where nobody is authenticated and only small bodies make sense.
+const TCP_BODY_LIMIT: usize = 64 << 10;
 /// How long a client may take to send a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests that may have to generate a key: not on all threads at once, so that there is always one for other requests. Nobody closes
+/// the semaphore.
+static GENERATING: Semaphore = Semaphore::const_new(16);
 
 /// What a connection came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,13 +161,14 @@ pub(super) async fn answer(
         Ok(email) => email,
         Err(problem) => return problem.into_answer(),
     };
-    dispatch(daemon, route, email, request, stopping)
+    dispatch(daemon, door, route, email, request, stopping)
         .await
         .unwrap_or_else(route.problem())
 }
 
 async fn dispatch(
     daemon: &Arc<Daemon>,
+    door: Door,
     route: Route,
     email: Option<Identity>,
     request: Request<Incoming>,
@@ -184,11 +194,13 @@ async fn dispatch(
         (Route::Status, _) => blocking(move || Ok(json(StatusCode::OK, &daemon.status()?))).await,
         (Route::GenKey, _) => {
             let content_type = content_type(&request);
-            let body = read_body(request).await?;
+            let body = read_body(door, request).await?;
+            let _permit = GENERATING.acquire().await.ok();
             blocking(move || gen_key::answer(&daemon, &content_type, &body)).await
         }
         (Route::Keys, _) if method == Method::POST => {
-            let body = read_body(request).await?;
+            let body = read_body(door, request).await?;
+            let _permit = GENERATING.acquire().await.ok();
             blocking(move || keys::create(&daemon, &body)).await
         }
         (Route::Keys, _) => blocking(move || keys::list(&daemon, &query)).await,
@@ -198,12 +210,12 @@ async fn dispatch(
         (Route::Key, Some(email)) => blocking(move || keys::show(&daemon, &email)).await,
         (Route::PublicKey, Some(email)) => blocking(move || keys::public(&daemon, &email)).await,
         (Route::Sign, Some(email)) => {
-            let body = read_body(request).await?;
+            let body = read_body(door, request).await?;
             blocking(move || keys::sign(&daemon, &email, &body)).await
         }
         (Route::Wait, _) => {
             let accept = header(&request, hyper::header::ACCEPT);
-            let body = read_body(request).await?;
+            let body = read_body(door, request).await?;
             wait::answer(daemon, &accept, &body, stopping).await
         }
         (Route::Key | Route::PublicKey | Route::Sign, None) => {
@@ -255,13 +267,17 @@ fn content_type(request: &Request<Incoming>) -> String {
     header(request, hyper::header::CONTENT_TYPE)
 }
 
-async fn read_body(request: Request<Incoming>) -> Result<Vec<u8>, Problem> {
-    let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
+async fn read_body(door: Door, request: Request<Incoming>) -> Result<Bytes, Problem> {
+    let limit = match door {
+        Door::Unix => BODY_LIMIT,
+        Door::Tcp => TCP_BODY_LIMIT,
+    };
+    let body = Limited::new(request.into_body(), limit).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a body has at most {BODY_LIMIT} bytes"),
+            format!("a body has at most {limit} bytes"),
         )),
         Ok(Err(_)) => Err(Problem::bad_request("the body could not be read")),
         Err(_) => Err(Problem::new(

@@ -9,7 +9,7 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderValue},
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{
     answer::{Answer, Problem, json},
@@ -48,7 +48,7 @@ pub struct WaitAnswer {
     pub found: u64,
     /// How many of them have an outcome.
     pub settled: u64,
-    /// Those that failed; bytes of paths that are not UTF-8 are replaced.
+    /// Those that failed, told at the end; bytes of paths that are not UTF-8 are replaced.
     pub failed: Vec<FailedArtifact>,
 }
 
@@ -102,51 +102,57 @@ pub(super) async fn answer(
         return Err(Problem::bad_request("paths is empty"));
     }
     let timeout = Duration::from_secs(request.timeout.unwrap_or(TIMEOUT).min(TIMEOUT));
-    let wait = Arc::new(Wait::default());
-    let looking = {
-        let (wait, daemon) = (wait.clone(), daemon);
-        tokio::task::spawn_blocking(move || {
-            barrier::look(
-                &wait,
-                &request.paths,
-                &daemon.config(),
-                &daemon.way,
-                &daemon.queue,
-            )
-        })
-    };
-    let end = async move |wait: Arc<Wait>| -> Result<WaitAnswer, Problem> {
-        let ended = async {
-            looking.await?.map_err(|error| refused(&error))?;
-            wait.settled(timeout).await;
+    let waiting = Waiting(Arc::default());
+    let wait = waiting.0.clone();
+    let end = async move {
+        let settled = async {
+            look(&daemon, &waiting.0, request.paths).await?;
+            waiting.0.settled().await;
             Ok::<_, Problem>(())
         };
-        let ended = tokio::select! {
-            ended = tokio::time::timeout(timeout, ended) => ended,
+        let settled = tokio::select! {
+            settled = tokio::time::timeout(timeout, settled) => settled,
             // Nothing is settled any more, so what is not would be waited for in vain.
             _ = stopping.changed() => return Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the daemon is stopping; wait again when it is back",
             )),
         };
-        let state = match ended {
-            Ok(result) => {
-                result?;
-                if wait.progress().is_settled() {
-                    WaitState::Settled
-                } else {
-                    WaitState::TimedOut
-                }
-            }
+        let state = match settled {
+            Ok(settled) => settled.map(|()| WaitState::Settled)?,
             Err(_) => WaitState::TimedOut,
         };
-        Ok(WaitAnswer::new(state, wait.progress()))
+        Ok(WaitAnswer::new(state, waiting.0.progress()))
     };
     if accept.contains(LINES) {
-        Ok(lines(wait.clone(), end(wait)))
+        Ok(lines(wait, end))
     } else {
-        Ok(json(StatusCode::OK, &end(wait).await?))
+        drop(wait);
+        Ok(json(StatusCode::OK, &end.await?))
     }
+}
+
+/// A wait that is given up when it is dropped, as when the client goes away.
+struct Waiting(Arc<Wait>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
+
+/// Looks at the paths on a thread of its own; not on all of them at once, so that there is always one for other requests.
+async fn look(daemon: &Arc<Daemon>, wait: &Arc<Wait>, paths: Vec<PathBuf>) -> Result<(), Problem> {
+    static LOOKS: Semaphore = Semaphore::const_new(16);
+    // Nobody closes the semaphore.
+    let permit = LOOKS.acquire().await.ok();
+    let (wait, daemon) = (wait.clone(), daemon.clone());
+    tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        barrier::look(&wait, &paths, &daemon.config(), &daemon.way, &daemon.queue)
+    })
+    .await?
+    .map_err(|error| refused(&error))
 }
 
 fn refused(error: &barrier::Error) -> Problem {
@@ -173,8 +179,9 @@ fn lines(
                     Ok(answer) => line(&answer),
                     Err(problem) => line(&problem),
                 }),
+                // What failed is told at the end, once.
                 _ = tick.tick() => {
-                    (false, line(&WaitAnswer::new(WaitState::Waiting, wait.progress())))
+                    (false, line(&WaitAnswer::new(WaitState::Waiting, wait.counts())))
                 }
             };
             // A client that has gone away waits no more.

@@ -185,7 +185,7 @@ impl Vault {
         }
         let sealed = self.seal(self.new_slot()?, CHECK, CHECK)?;
         let bytes = postcard::to_stdvec(&sealed).map_err(|_| Error::Seal)?;
-        meta.exchange(b"master", None, Some(bytes))?;
+        meta.set(b"master", bytes)?;
         Ok(store.flush()?)
     }
 
@@ -212,7 +212,9 @@ impl Vault {
     ) -> Result<Sealed, Error> {
         let key = self.master.derive(&self.read(slot)?)?;
         let nonce: [u8; NONCE_LEN] = random().ok_or(Error::Seal)?;
-        let mut ciphertext = secret.to_vec();
+        // With room for the tag, so that the secret is encrypted where it is and no copy of it stays behind.
+        let mut ciphertext = Vec::with_capacity(secret.len() + AES_256_GCM.tag_len());
+        ciphertext.extend_from_slice(secret);
         // Where encryption fails half way, the buffer may still hold the secret.
         let result = key.seal_in_place_append_tag(
             Nonce::assume_unique_for_key(nonce),

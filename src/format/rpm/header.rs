@@ -299,24 +299,26 @@ impl Header {
             .map(|entry| self.value(entry))
     }
 
-    /// The strings of a tag; only the first of an internationalised one is the untranslated text.
-    pub(super) fn strings(&self, tag: u32) -> Vec<&[u8]> {
-        let Some(entry) = self.entry(tag).filter(|entry| {
-            matches!(
-                entry.kind,
-                Kind::String | Kind::StringArray | Kind::I18nString
-            )
-        }) else {
-            return Vec::new();
-        };
-        let value = self.value(entry);
-        let value = value.strip_suffix(&[0]).unwrap_or(value);
-        value.split(|byte| *byte == 0).collect()
+    /// The strings of a tag; of an internationalised one, the first is the untranslated text.
+    pub(super) fn strings(&self, tag: u32) -> impl Iterator<Item = &[u8]> {
+        let value = self
+            .entry(tag)
+            .filter(|entry| {
+                matches!(
+                    entry.kind,
+                    Kind::String | Kind::StringArray | Kind::I18nString
+                )
+            })
+            .map(|entry| self.value(entry))
+            .map(|value| value.strip_suffix(&[0]).unwrap_or(value));
+        value
+            .into_iter()
+            .flat_map(|value| value.split(|byte| *byte == 0))
     }
 
     /// The first string of a tag.
     pub(super) fn string(&self, tag: u32) -> Option<&[u8]> {
-        self.strings(tag).into_iter().next()
+        self.strings(tag).next()
     }
 
     /// The first 32-bit number of a tag.

@@ -174,15 +174,24 @@ impl Package {
                 "payload's SHA3-256",
             ),
         ];
-        Ok(known
-            .into_iter()
-            .filter(|(tag, ..)| self.main.entry(*tag).is_some())
-            .map(|(tag, algorithm, name)| Expected {
+        let mut expected = Vec::new();
+        for (tag, algorithm, name) in known {
+            let Some(entry) = self.main.entry(tag) else {
+                continue;
+            };
+            if !matches!(entry.kind, Kind::String | Kind::StringArray) || entry.count != 1 {
+                return Err(Error::Malformed {
+                    section: "main header",
+                    what: "payload digest of a wrong kind",
+                });
+            }
+            expected.push(Expected {
                 context: digest::Context::new(algorithm),
                 hex: self.main.string(tag),
                 name,
-            })
-            .collect())
+            });
+        }
+        Ok(expected)
     }
 
     fn read_payload(&self, file: &File, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
