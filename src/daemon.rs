@@ -9,7 +9,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 pub use health::Health;
@@ -29,7 +29,7 @@ use crate::{
     master_key,
     metrics::Metrics,
     queue::Queue,
-    record::{Records, now},
+    record::Records,
     store::{self, Store},
 };
 
@@ -127,8 +127,8 @@ pub struct Daemon {
     /// What the last question to the store has answered, and when.
     probed: Mutex<Option<(Instant, Option<String>)>>,
     started: Instant,
-    /// The same in Unix seconds.
-    started_at: i64,
+    /// The same since 1970: seconds, and nanoseconds beyond them.
+    started_at: (i64, u32),
 }
 
 impl Daemon {
@@ -137,6 +137,9 @@ impl Daemon {
     /// # Errors
     /// [`Error`].
     pub fn open(config: Config) -> Result<Arc<Self>, Error> {
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let store = open_store(&config.state_dir)?;
         let master = master_key::read(&config.keys.master_key)?;
         let keystore = Keystore::open(&store, &config.state_dir, master)?;
@@ -156,7 +159,10 @@ impl Daemon {
             gone: Mutex::default(),
             probed: Mutex::default(),
             started: Instant::now(),
-            started_at: now().cast_signed(),
+            started_at: (
+                since_1970.as_secs().cast_signed(),
+                since_1970.subsec_nanos(),
+            ),
         }))
     }
 

@@ -690,19 +690,29 @@ fn a_daemon_whose_store_cannot_be_written_ends_and_the_next_start_goes_on() {
     let mut file = fs::File::create(&filler).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}
     drop(file);
-    // What fits into the database's present block still does, so it takes some writes; readyz writes.
-    let deadline = Instant::now() + PATIENCE;
-    while daemon.exited().is_none() {
+    // What fits into the database's present block still does, so it takes some keys.
+    let socket = daemon.dir.path().join("api.sock");
+    for number in 0..10_000 {
+        if daemon.exited().is_some() {
+            break;
+        }
+        let body = json!({"identity": format!("n{number}@example.org"), "algorithm": "ed25519"});
         let output = run(Command::new("curl")
-            .args(["-s", "--unix-socket"])
-            .arg(daemon.dir.path().join("api.sock"))
-            .arg("http://signdrop/readyz"));
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            text.is_empty() || text == "ok\n" || text.contains("store"),
-            "{text}"
-        );
-        assert!(Instant::now() < deadline, "{}", daemon.log());
+            .args([
+                "-s",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "-d",
+                &body.to_string(),
+            ])
+            .arg("--unix-socket")
+            .arg(&socket)
+            .arg("http://signdrop/v1/keys"));
+        let status = String::from_utf8_lossy(&output.stdout).into_owned();
+        // 000 is no answer.
+        assert!(["201", "503", "000"].contains(&status.as_str()), "{status}");
     }
     assert_eq!(daemon.wait_exit().code(), Some(1), "{}", daemon.log());
     assert!(daemon.log().contains("the store has failed"));

@@ -163,6 +163,9 @@ fn events_that_the_kernel_drops_cost_no_package_its_signature() {
     let (mut daemon, rpmdb, _) = start("");
     let project = daemon.project("alice/tools");
     let original = stock(&daemon, "lost");
+    // Once one is signed, the project's directory is watched.
+    let first = quick_package(&project, "first", 100, rpm::RpmFormat::V4);
+    until_signed(&mut daemon, &rpmdb, &first);
     daemon.signal("STOP");
     let limit: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")
         .unwrap()
@@ -184,7 +187,7 @@ fn events_that_the_kernel_drops_cost_no_package_its_signature() {
         fs::copy(&original, paths.last().unwrap()).unwrap();
     }
     daemon.signal("CONT");
-    daemon.until("all signed", |daemon| counts(daemon)["signed"] == 50);
+    daemon.until("all signed", |daemon| counts(daemon)["signed"] == 51);
     assert!(
         daemon.log().contains("the kernel dropped events"),
         "{}",

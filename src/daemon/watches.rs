@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::fs::AtFlags;
-use signdrop_watcher::{Coverage, Error as WatchError, Event, Watcher};
+use signdrop_watcher::{Coverage, Error as WatchError, Event, Watcher, Writers, writers};
 
 use super::Daemon;
 use crate::{
@@ -258,10 +258,19 @@ fn remove_if_left_behind(daemon: &Daemon, drop: &Drop, path: &Path) {
     let Ok(place) = Place::beneath(&drop.root, path) else {
         return;
     };
-    let is_old = place
-        .stat()
-        .is_ok_and(|stat| stat.st_ctime < daemon.started_at);
-    if is_old && rustix::fs::unlinkat(place.directory(), place.name(), AtFlags::empty()).is_ok() {
+    let is_old = place.stat().is_ok_and(|stat| {
+        let (seconds, nanoseconds) = daemon.started_at;
+        (stat.st_ctime, stat.st_ctime_nsec as u32) < (seconds, nanoseconds)
+    });
+    let is_unused = || {
+        place
+            .open()
+            .is_ok_and(|file| writers(&file) != Writers::Some)
+    };
+    if is_old
+        && is_unused()
+        && rustix::fs::unlinkat(place.directory(), place.name(), AtFlags::empty()).is_ok()
+    {
         tracing::info!(path = ?drop.root.join(path), "removed a temporary file of an earlier run");
     }
 }
