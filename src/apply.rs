@@ -24,7 +24,7 @@ use crate::{
     config::Update,
     edit::Edit,
     place::{Place, Stamp},
-    step, store,
+    step,
 };
 
 /// Why an edit did not reach the disk. The file is then as it was, or is healed by the next start.
@@ -46,15 +46,14 @@ pub enum Error {
     },
     /// The redo log cannot be written. May pass.
     #[error("cannot write the redo log: {0}")]
-    Redo(#[from] store::Error),
+    Redo(String),
 }
 
 impl Error {
     /// Whether the same call may succeed later.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Changed | Self::Io { .. } => true,
-            Self::Redo(error) => error.may_pass(),
+            Self::Changed | Self::Io { .. } | Self::Redo(_) => true,
             Self::DoesNotFit => false,
         }
     }

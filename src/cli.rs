@@ -83,7 +83,9 @@ impl Error {
                 | daemon::Error::MasterKey(_)
                 | daemon::Error::Http(_) => Status::Usage,
                 daemon::Error::Keystore(error) => keystore_status(error),
-                daemon::Error::Store(_) | daemon::Error::System { .. } => Status::Failed,
+                daemon::Error::Store(_)
+                | daemon::Error::Apply(_)
+                | daemon::Error::System { .. } => Status::Failed,
             },
             Self::MasterKey(_) => Status::Usage,
             Self::Keystore(error) => keystore_status(error),

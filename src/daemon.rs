@@ -20,7 +20,7 @@ use watches::Watches;
 use workers::Workers;
 
 use crate::{
-    apply::{Apply, redo::Redo},
+    apply::{self, Apply, redo::Redo},
     arrival::{Way, reason},
     config::{self, Config},
     http,
@@ -59,6 +59,9 @@ pub enum Error {
     /// The keys cannot be used.
     #[error(transparent)]
     Keystore(#[from] keystore::Error),
+    /// The redo log cannot be read.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
     /// A door of the API cannot be opened.
     #[error(transparent)]
     Http(#[from] http::Error),
@@ -146,7 +149,7 @@ impl Daemon {
         let keyring = Arc::new(Keyring::new(keystore));
         let way = Arc::new(Way {
             keyring: keyring.clone(),
-            apply: Apply::new(Redo::open(&store)?),
+            apply: Apply::new(Redo::open(&config.state_dir)?),
             records: Records::open(&store)?,
         });
         Ok(Arc::new(Self {

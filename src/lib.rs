@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod digest;
 pub mod edit;
+mod flushes;
 pub mod format;
 pub mod http;
 pub mod identity;

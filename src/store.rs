@@ -2,13 +2,15 @@
 
 use std::{
     fs::File,
-    panic::{AssertUnwindSafe, catch_unwind},
+    io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
+
+use crate::flushes::Flushes;
 
 /// Bytes of the database that are kept in memory, whatever its size on disk.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -129,13 +131,14 @@ impl Store {
     /// # Errors
     /// [`Error::Access`], which may pass.
     pub fn flush(&self) -> Result<(), Error> {
-        self.flushes.join(|| {
-            self.db.flush()?;
-            self.file.sync_data().map_err(|error| {
-                // The next one would succeed without having written what this one lost.
-                HAS_FAILED.store(true, Ordering::Relaxed);
-                Error::Access(error.to_string())
-            })
+        let flushed = self.flushes.join(|| {
+            self.db.flush().map_err(io::Error::other)?;
+            self.file.sync_data()
+        });
+        flushed.map_err(|reason| {
+            // The next one would succeed without having written what this one lost.
+            HAS_FAILED.store(true, Ordering::Relaxed);
+            Error::Access(reason)
         })
     }
 }
@@ -256,52 +259,4 @@ fn number_of(bytes: Option<&[u8]>) -> u64 {
     bytes
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, u64::from_be_bytes)
-}
-
-/// Lets callers share flushes: each waits for one that began after it came.
-#[derive(Debug, Default)]
-struct Flushes {
-    state: Mutex<FlushState>,
-    ended: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct FlushState {
-    /// How many flushes have begun.
-    begun: u64,
-    /// How many flushes have ended.
-    ended: u64,
-    /// Why the last flush failed, if it did.
-    failure: Option<String>,
-}
-
-impl Flushes {
-    fn join(&self, flush: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = state.begun + 1;
-        while state.begun > state.ended && state.ended < mine {
-            state = self
-                .ended
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.ended >= mine {
-            return match &state.failure {
-                Some(reason) => Err(Error::Access(reason.clone())),
-                None => Ok(()),
-            };
-        }
-        state.begun += 1;
-        drop(state);
-        // Whoever waits has to hear of an end, be it by a panic.
-        let result = catch_unwind(AssertUnwindSafe(flush)).unwrap_or_else(|_| {
-            HAS_FAILED.store(true, Ordering::Relaxed);
-            Err(Error::Access("the database panicked".into()))
-        });
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.ended += 1;
-        state.failure = result.as_ref().err().map(ToString::to_string);
-        self.ended.notify_all();
-        result
-    }
 }

@@ -23,7 +23,6 @@ use signdrop::{
     config::Update,
     edit::Edit,
     place::{Place, Stamp},
-    store::Store,
 };
 
 const OLD: &[u8] = b"lead unsigned payload and what follows it";
@@ -53,12 +52,11 @@ impl Way {
         ]
         .map(|(name, kind, megabytes, update)| {
             let state = tempfile::tempdir().unwrap();
-            let store = Store::open(state.path()).unwrap();
             Self {
                 name,
                 filesystem: Mounted::new(kind, megabytes),
                 update,
-                apply: Apply::new(Redo::open(&store).unwrap()),
+                apply: Apply::new(Redo::open(state.path()).unwrap()),
                 _state: state,
             }
         })

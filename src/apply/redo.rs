@@ -2,24 +2,25 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    os::unix::fs::FileExt as _,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::{Mutex, PoisonError},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, stamp_of};
-use crate::{
-    edit::Edit,
-    place::Place,
-    record::now,
-    store::{self, Store, Tree},
-};
+use crate::{edit::Edit, flushes::Flushes, place::Place, record::now};
 
+/// Bytes of a slot: old and new bytes of the largest edit that is made in place, and some more.
+const SLOT: u64 = 3 * super::MOST_IN_PLACE as u64;
+/// Bytes of a record's length.
+const LEN: usize = 8;
+/// Bytes in front of a record: its length, and its SHA-256.
+const HEAD: usize = LEN + 32;
 /// How many seconds an edit that a crash cut off is kept whose file is not found: its filesystem may not be mounted.
 const KEPT: u64 = 30 * 24 * 60 * 60;
 /// A disk writes this many bytes or none of them.
@@ -55,48 +56,68 @@ pub enum Left {
 #[derive(Debug)]
 #[must_use = "it has to be ended, or left to be healed"]
 pub(super) struct Begun {
-    number: u64,
+    slot: u64,
     record: Record,
 }
 
-/// The log of edits in place.
+/// The log of edits in place: a file of slots, each with room for one record.
 ///
 /// A record holds the old bytes and the new. A file that a crash left is then one of three things, sector by sector: all old, all
 /// new, or a mixture. Only a mixture is written to; whatever else is found there is somebody else's and stays.
 #[derive(Debug)]
 pub struct Redo {
-    store: Store,
-    tree: Tree,
-    next: AtomicU64,
+    file: File,
+    flushes: Flushes,
+    free: Mutex<Free>,
     /// What the last run left, by inode: the name may have changed since, and the device's number too.
     left: Mutex<HashMap<u64, Vec<(u64, Record)>>>,
 }
 
+/// The slots that no record is in.
+#[derive(Debug, Default)]
+struct Free {
+    used_before: Vec<u64>,
+    /// The first slot that has never been used.
+    next: u64,
+}
+
 impl Redo {
-    /// Opens the log and reads what the last run left in it.
+    /// Opens the log in `state_dir` and reads what the last run left in it.
     ///
     /// # Errors
-    /// [`store::Error`], which may pass.
-    pub fn open(store: &Store) -> Result<Self, store::Error> {
-        let tree = store.tree("redo")?;
+    /// [`Error::Redo`], which may pass.
+    pub fn open(state_dir: &Path) -> Result<Self, Error> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(state_dir.join("redo"))
+            .map_err(failed)?;
+        // The file's name lasts from here on.
+        File::open(state_dir)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed)?;
+        let slots = file.metadata().map_err(failed)?.len().div_ceil(SLOT);
         let mut left: HashMap<u64, Vec<(u64, Record)>> = HashMap::new();
-        let mut next = 0;
-        for entry in tree.entries(b"", None) {
-            let (key, value) = entry?;
-            let number = key.try_into().map_or(0, u64::from_be_bytes);
-            next = next.max(number + 1);
-            // A record that cannot be read must not keep the daemon from starting.
-            match postcard::from_bytes::<Record>(&value) {
-                Ok(record) if now() < record.at.saturating_add(KEPT) => {
-                    left.entry(record.inode).or_default().push((number, record));
+        let mut free = Free {
+            used_before: Vec::new(),
+            next: slots,
+        };
+        for slot in 0..slots {
+            match read_slot(&file, slot) {
+                Some(record) if now() < record.at.saturating_add(KEPT) => {
+                    left.entry(record.inode).or_default().push((slot, record));
                 }
-                Ok(_) | Err(_) => tree.unset(&number.to_be_bytes())?,
+                // What cannot be read was cut off before it counted, and so before its file was touched.
+                Some(_) | None => free.used_before.push(slot),
             }
         }
         Ok(Self {
-            store: store.clone(),
-            tree,
-            next: AtomicU64::new(next),
+            file,
+            flushes: Flushes::default(),
+            free: Mutex::new(free),
             left: Mutex::new(left),
         })
     }
@@ -121,24 +142,48 @@ impl Redo {
             len: stamp.len(),
             stretches,
         };
-        let bytes = postcard::to_stdvec(&record)
-            .map_err(|error| store::Error::Access(error.to_string()))?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.tree.set(&number.to_be_bytes(), bytes)?;
-        self.store.flush()?;
-        Ok(Begun { number, record })
+        let bytes = encode(&record).ok_or(Error::DoesNotFit)?;
+        let slot = self.free_slot();
+        let begun = Begun { slot, record };
+        let written = self.file.write_all_at(&bytes, slot * SLOT);
+        let flushed = written
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.flushes.join(|| self.file.sync_data()));
+        match flushed {
+            Ok(()) => Ok(begun),
+            Err(reason) => {
+                self.end(begun)?;
+                Err(Error::Redo(reason))
+            }
+        }
     }
 
     /// Drops the note. That need not be on the disk: a file that is all new is left alone.
     pub(super) fn end(&self, begun: Begun) -> Result<(), Error> {
-        Ok(self.tree.unset(&begun.number.to_be_bytes())?)
+        self.clear(begun.slot)
+    }
+
+    fn clear(&self, slot: u64) -> Result<(), Error> {
+        self.file
+            .write_all_at(&[0; HEAD], slot * SLOT)
+            .map_err(failed)?;
+        self.free().used_before.push(slot);
+        Ok(())
+    }
+
+    fn free_slot(&self) -> u64 {
+        let mut free = self.free();
+        free.used_before.pop().unwrap_or_else(|| {
+            free.next += 1;
+            free.next - 1
+        })
     }
 
     /// Leaves an edit that failed half way to [`Redo::heal`].
     pub(super) fn leave(&self, begun: Begun) {
         let mut left = self.left();
         let records = left.entry(begun.record.inode).or_default();
-        records.push((begun.number, begun.record));
+        records.push((begun.slot, begun.record));
     }
 
     /// Brings a file that the last run left as a mixture to the edit's end.
@@ -150,14 +195,14 @@ impl Redo {
             return Ok(Left::Whole);
         };
         let mut left = Left::Whole;
-        for (number, record) in records {
+        for (slot, record) in records {
             let file = place
                 .open_for_writing()
                 .map_err(Error::io("open the file for writing"))?;
             if record.heal(&file)? == Left::Healed {
                 left = Left::Healed;
             }
-            self.tree.unset(&number.to_be_bytes())?;
+            self.clear(slot)?;
         }
         self.left().remove(&inode);
         Ok(left)
@@ -168,9 +213,48 @@ impl Redo {
         self.left().contains_key(&inode)
     }
 
+    fn free(&self) -> std::sync::MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn left(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Vec<(u64, Record)>>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn failed(error: io::Error) -> Error {
+    Error::Redo(error.to_string())
+}
+
+/// A record as its slot holds it: its length, its SHA-256, itself. `None` where it does not fit.
+fn encode(record: &Record) -> Option<Vec<u8>> {
+    let bytes = postcard::to_extend(record, vec![0; HEAD]).ok()?;
+    let mut bytes = Some(bytes).filter(|bytes| bytes.len() as u64 <= SLOT)?;
+    let (head, body) = bytes.split_at_mut(HEAD);
+    let (len, sum) = head.split_at_mut(LEN);
+    len.copy_from_slice(&(body.len() as u64).to_be_bytes());
+    sum.copy_from_slice(digest(&SHA256, body).as_ref());
+    Some(bytes)
+}
+
+/// The record of a slot, or nothing where there is none that is whole.
+fn read_slot(file: &File, slot: u64) -> Option<Record> {
+    let mut head = [0; HEAD];
+    file.read_exact_at(&mut head, slot * SLOT).ok()?;
+    let (len, sum) = head.split_at(LEN);
+    let len = u64::from_be_bytes(len.try_into().ok()?);
+    let mut body = vec![
+        0;
+        usize::try_from(len)
+            .ok()
+            .filter(|len| *len > 0 && *len as u64 <= SLOT)?
+    ];
+    file.read_exact_at(&mut body, slot * SLOT + HEAD as u64)
+        .ok()?;
+    if digest(&SHA256, &body).as_ref() != sum {
+        return None;
+    }
+    postcard::from_bytes(&body).ok()
 }
 
 impl Record {

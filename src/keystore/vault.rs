@@ -159,6 +159,8 @@ impl Vault {
             .truncate(false)
             .mode(0o600)
             .open(&path)
+            // The file's name lasts from here on.
+            .and_then(|slots| File::open(state_dir)?.sync_all().map(|()| slots))
             .map_err(|source| Error::Slots {
                 path: path.clone(),
                 source,
