@@ -61,7 +61,7 @@ pub struct Config {
     /// Where keys, records and the redo log are kept. Default `/var/lib/signdrop`.
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
-    /// How many artifacts are worked on at once. Default: four for each processor, since most of the time goes by waiting for disks.
+    /// How many artifacts are worked on at once. Default: eight for each processor, since most of the time goes by waiting for disks.
     pub workers: Option<NonZeroUsize>,
     /// The doors of the HTTP API.
     #[serde(default)]

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Workers for each processor: most of their time goes by waiting for disks.
-const PER_PROCESSOR: usize = 4;
+const PER_PROCESSOR: usize = 8;
 /// How often it is seen whether an RSA key should be prepared.
 const PREPARE: Duration = Duration::from_secs(1);
 

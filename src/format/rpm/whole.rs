@@ -9,7 +9,7 @@ use super::{Error, Package, header::Kind, sigtag, tag};
 use crate::{digest::Digest, key::openpgp::Hasher};
 
 /// Bytes read at a time: small enough for the processor's cache, large enough that system calls do not count.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// A package whose digests have all been found to match its content.
 ///
