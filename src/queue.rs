@@ -511,6 +511,46 @@ mod tests {
     }
 
     #[test]
+    fn an_event_neither_hastens_nor_delays_the_next_try_of_a_failure() {
+        let file = tempfile::tempfile().unwrap();
+        let stamp = crate::place::Stamp::of(&rustix::fs::fstat(&file).unwrap());
+        let policy = crate::record::Policy::of("");
+        let outcome = crate::record::Outcome::Failed;
+        let record = Record::new(stamp, policy, outcome, "why".into());
+        let queue = Queue::default();
+        queue.push(arrival("a/b/c.rpm"), 2).unwrap();
+        let begin = Instant::now();
+        let job = queue.next().unwrap();
+        queue.done(&job.arrival, Next::Retry(record.clone()));
+        for _ in 0..100 {
+            queue.push(arrival("a/b/c.rpm"), 2).unwrap();
+            let job = queue.next().unwrap();
+            assert_eq!(job.why, Why::Told);
+            queue.done(&job.arrival, Next::Retry(record.clone()));
+        }
+        assert_eq!(queue.lock().parked.len(), 1);
+        let job = queue.next().unwrap();
+        assert_eq!(job.why, Why::Due);
+        assert!(begin.elapsed() >= RETRY.0);
+        queue.done(&job.arrival, Next::Done(None));
+        assert!(queue.lock().known.is_empty());
+    }
+
+    #[test]
+    fn who_gave_up_waiting_leaves_nothing_behind() {
+        struct Nobody;
+        impl Waiter for Nobody {
+            fn settled(&self, _: &Arrival, _: Option<&Record>) {}
+        }
+        let queue = Queue::default();
+        for _ in 0..100 {
+            let waiter: Arc<dyn Waiter> = Arc::new(Nobody);
+            queue.push_found(arrival("a/b/c.rpm"), 2, Some(Arc::downgrade(&waiter)));
+        }
+        assert!(queue.lock().known[&arrival("a/b/c.rpm")].waiters.len() <= 1);
+    }
+
+    #[test]
     fn a_closed_queue_lets_workers_and_lookers_go() {
         let queue = Arc::new(Queue::default());
         let worker = std::thread::spawn({

@@ -9,6 +9,7 @@ mod common;
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
@@ -328,4 +329,28 @@ fn a_full_disk_leaves_the_original_and_no_copy() {
     assert!(fs::read(&path).unwrap() == content);
     assert_eq!(names(&filesystem.path()), ["file"]);
     assert_eq!(look(&path).1, stamp);
+}
+
+#[test]
+fn a_file_that_somebody_has_open_for_writing_stays_theirs() {
+    for way in Way::all() {
+        let path = way.file("open");
+        let mut writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let result = way.apply(&path, &edit());
+        assert!(
+            matches!(result, Err(Error::Changed)),
+            "{}: {result:?}",
+            way.name
+        );
+        assert_eq!(fs::read(&path).unwrap(), OLD, "{}", way.name);
+        // What they go on to write is in the file of that name.
+        writer.write_all(b"theirs").unwrap();
+        drop(writer);
+        assert!(
+            fs::read(&path).unwrap().starts_with(b"theirs"),
+            "{}",
+            way.name
+        );
+        assert_eq!(names(&way.filesystem.path()), ["open"], "{}", way.name);
+    }
 }
