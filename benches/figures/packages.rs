@@ -81,12 +81,13 @@ fn end_agent(home: &Path) {
         .args(["--kill", "all"]));
 }
 
-/// Moves a directory of packages into the drop directory and waits until all are settled.
+/// Moves a directory of packages into the drop directory and waits until all are settled: from the first arrival to the last outcome.
 fn drop_directory(daemon: &Daemon, from: &Path, round: usize) -> Duration {
     let target = daemon.project("alice/tools").join(format!("round-{round}"));
+    let mut connection = Connection::open(daemon);
     let begin = Instant::now();
     fs::rename(from, &target).unwrap();
-    daemon.settle(&target);
+    connection.wait(&target);
     begin.elapsed()
 }
 
