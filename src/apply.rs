@@ -180,10 +180,7 @@ impl Apply {
 
 /// Writes the edit over the file's own bytes, after a redo record has made that safe.
 fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Stamp, Error> {
-    let original = place.open().map_err(Error::io("open the file"))?;
-    if stamp_of(&original)? != stamp {
-        return Err(Error::Changed);
-    }
+    let original = unchanged(place.open().map_err(Error::io("open the file"))?, stamp)?;
     if loses_by_writing(&original)? {
         return replace::replace(place, stamp, edit);
     }
@@ -194,7 +191,10 @@ fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Sta
         redo.end(begun)?;
         return Err(Error::Changed);
     }
-    let file = match open_unchanged_for_writing(place, stamp) {
+    let opened = place
+        .open_for_writing()
+        .map_err(Error::io("open the file for writing"));
+    let file = match opened.and_then(|file| unchanged(file, stamp)) {
         Ok(file) => file,
         Err(error) => {
             redo.end(begun)?;
@@ -214,10 +214,8 @@ fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Sta
     }
 }
 
-fn open_unchanged_for_writing(place: &Place, stamp: Stamp) -> Result<File, Error> {
-    let file = place
-        .open_for_writing()
-        .map_err(Error::io("open the file for writing"))?;
+/// The file that has been opened, if it is the one that was stamped.
+fn unchanged(file: File, stamp: Stamp) -> Result<File, Error> {
     if stamp_of(&file)? == stamp {
         Ok(file)
     } else {

@@ -15,7 +15,7 @@ use rustix::{
 
 use signdrop_watcher::{Writers, writers};
 
-use super::{Error, is_unsupported, move_modified_second, stamp_of};
+use super::{Error, is_unsupported, move_modified_second, stamp_of, unchanged};
 use crate::{
     edit::Edit,
     key,
@@ -35,7 +35,7 @@ pub(crate) fn is_temporary(name: &[u8]) -> bool {
 
 /// Replaces the file by an edited copy.
 pub(super) fn replace(place: &Place, stamp: Stamp, edit: &Edit) -> Result<Stamp, Error> {
-    let original = open_unchanged(place, stamp)?;
+    let original = unchanged(place.open().map_err(Error::io("open the file"))?, stamp)?;
     let copy = Temporary::create(place)?;
     if edit.keeps_length() && copy.clone_of(&original)? {
         copy.overwrite(edit)?;
@@ -58,7 +58,7 @@ pub(super) enum ByClone {
 
 /// Replaces the file by an edited clone, where that can be.
 pub(super) fn replace_by_clone(place: &Place, stamp: Stamp, edit: &Edit) -> Result<ByClone, Error> {
-    let original = open_unchanged(place, stamp)?;
+    let original = unchanged(place.open().map_err(Error::io("open the file"))?, stamp)?;
     let copy = match Temporary::create(place) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
             return Ok(ByClone::NoFileBeside);
@@ -70,15 +70,6 @@ pub(super) fn replace_by_clone(place: &Place, stamp: Stamp, edit: &Edit) -> Resu
     }
     copy.overwrite(edit)?;
     copy.take_over(&original, stamp).map(ByClone::Done)
-}
-
-fn open_unchanged(place: &Place, stamp: Stamp) -> Result<File, Error> {
-    let original = place.open().map_err(Error::io("open the file"))?;
-    if stamp_of(&original)? == stamp {
-        Ok(original)
-    } else {
-        Err(Error::Changed)
-    }
 }
 
 /// A new file beside the one that is to be replaced; its name goes when it is dropped.
