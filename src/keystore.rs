@@ -124,7 +124,7 @@ impl Creation {
 }
 
 /// What stands under an identity. The position of a variant is part of the encoding.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Record {
     Key {
         algorithm: Algorithm,
@@ -345,8 +345,8 @@ impl Keystore {
         let Some(bytes) = self.keys.find(name.as_bytes())? else {
             return Ok(None);
         };
-        let record = decode(&bytes, name)?;
-        let present = self.entry(identity.clone(), decode(&bytes, name)?)?;
+        let record: Record = decode(&bytes, name)?;
+        let present = self.entry(identity.clone(), record.clone())?;
         if let Record::Key { secret, .. } = &record {
             self.vault.erase(secret)?;
             let tombstone = Record::Tombstone {

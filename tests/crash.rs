@@ -205,17 +205,7 @@ impl Drill {
             self.daemon
                 .environment("SIGNDROP_DIE_AT", &format!("{step}:{count}"));
             let dropped = self.any_way();
-            let packages = match dropped {
-                Dropped::BeforeTheStart => {
-                    let packages = self.drop_packages(&round, dropped);
-                    self.daemon.spawn();
-                    packages
-                }
-                Dropped::Copied | Dropped::Renamed => {
-                    self.daemon.run();
-                    self.drop_packages(&round, dropped)
-                }
-            };
+            let packages = self.drop_and_start(&round, dropped);
             let status = self.daemon.wait_exit();
             assert_eq!(status.signal(), Some(9), "{round}\n{}", self.daemon.log());
             self.recover(&round, &packages);
@@ -227,17 +217,7 @@ impl Drill {
         for number in 0..rounds {
             let round = format!("random-{number}");
             let dropped = self.any_way();
-            let packages = match dropped {
-                Dropped::BeforeTheStart => {
-                    let packages = self.drop_packages(&round, dropped);
-                    self.daemon.spawn();
-                    packages
-                }
-                Dropped::Copied | Dropped::Renamed => {
-                    self.daemon.run();
-                    self.drop_packages(&round, dropped)
-                }
-            };
+            let packages = self.drop_and_start(&round, dropped);
             // A start takes some tens of milliseconds, a package one or two.
             let longest = match dropped {
                 Dropped::BeforeTheStart => 120_000,
@@ -246,6 +226,21 @@ impl Drill {
             thread::sleep(Duration::from_micros(self.next(longest)));
             self.daemon.kill();
             self.recover(&round, &packages);
+        }
+    }
+
+    /// Drops packages before or after the daemon's start, as `dropped` wants it.
+    fn drop_and_start(&mut self, round: &str, dropped: Dropped) -> Vec<PathBuf> {
+        match dropped {
+            Dropped::BeforeTheStart => {
+                let packages = self.drop_packages(round, dropped);
+                self.daemon.spawn();
+                packages
+            }
+            Dropped::Copied | Dropped::Renamed => {
+                self.daemon.run();
+                self.drop_packages(round, dropped)
+            }
         }
     }
 
