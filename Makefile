@@ -9,9 +9,13 @@ BUILD_PACKAGES = build-essential pkg-config libssl-dev libclang-dev
 RUN_PACKAGES = rpm curl
 # The programs that judge in the tests.
 TEST_PACKAGES = $(RUN_PACKAGES) gnupg gpgv sq openssl createrepo-c rsync acl attr e2fsprogs xfsprogs btrfs-progs mount \
-	systemd util-linux strace zsh fish
+	systemd util-linux strace zsh fish kmod xz-utils zstd gzip file binutils binutils-s390x-linux-gnu binutils-mips-linux-gnu
+# The machine that boots kernels in `make kernel`.
+KERNEL_PACKAGES = qemu-system-x86 ovmf
+# Where Debian's kernels are kept, unpacked and not installed.
+KERNELS = target/kernels
 
-.PHONY: run demo test corpus bench audit check doc install build-packages run-packages test-packages
+.PHONY: run demo test corpus kernel kernels bench audit check doc install build-packages run-packages test-packages kernel-packages
 
 run: run-packages build-packages ## Shows a package being signed, then keeps serving until Ctrl-C
 	$(CARGO) build --release --locked
@@ -21,14 +25,20 @@ demo: run-packages build-packages ## The same, but ends by itself
 	$(CARGO) build --release --locked
 	examples/demo.sh target/release/signdrop
 
-test: test-packages build-packages ## All tests that need nothing but this repository
-	$(CARGO) test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(filter-out tests/corpus.rs,$(wildcard tests/*.rs)))
+test: test-packages build-packages kernels ## All tests that need nothing but this repository
+	$(CARGO) test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(filter-out tests/corpus.rs tests/kernel.rs,$(wildcard tests/*.rs)))
 	$(CARGO) test --locked -p signdrop-watcher
 
 corpus: test-packages build-packages ## The tests on packages that others made, at ../shared/corpus or $$SIGNDROP_CORPUS
 	$(CARGO) test --locked --test corpus
 
-bench: test-packages build-packages ## The table of the README, measured here
+kernel: test-packages build-packages kernel-packages kernels ## Boots real kernels, which load what is signed and refuse all else
+	$(CARGO) test --locked --test kernel
+
+kernels: ## Fetches Debian's kernels 6.1 and 6.12, their modules, and the kernel's own sign-file
+	tests/kernel/fetch.sh $(KERNELS)
+
+bench: test-packages build-packages kernels ## The table of the README, measured here
 	$(CARGO) bench --locked --bench figures
 
 check: build-packages ## Format, lints, documentation
@@ -56,10 +66,11 @@ install: ## Installs the release build, units and an example configuration below
 	install -D -m 644 systemd/signdrop.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/signdrop.conf
 	install -D -m 644 examples/signdrop.toml $(DESTDIR)$(PREFIX)/share/doc/signdrop/signdrop.toml
 
-build-packages run-packages test-packages: PACKAGES = $(BUILD_PACKAGES)
+build-packages: PACKAGES = $(BUILD_PACKAGES)
 run-packages: PACKAGES = $(RUN_PACKAGES)
 test-packages: PACKAGES = $(TEST_PACKAGES)
-build-packages run-packages test-packages:
+kernel-packages: PACKAGES = $(KERNEL_PACKAGES)
+build-packages run-packages test-packages kernel-packages:
 	@missing=; for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
 	done; \

@@ -22,7 +22,7 @@ use signdrop_watcher::{Writers, writers};
 
 use crate::{
     config::Update,
-    edit::Edit,
+    edit::{Edit, Splices},
     place::{Place, Stamp},
     step,
 };
@@ -67,7 +67,7 @@ impl Error {
 }
 
 /// Bytes that are written in place at the most; the redo log is made for headers of a few kilobytes.
-const MOST_IN_PLACE: usize = 64 << 10;
+const MOST_IN_PLACE: u64 = 64 << 10;
 
 /// Whether files of a filesystem can be cloned, so that a copy costs no more than what is edited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,34 +115,41 @@ impl Apply {
         edit: &Edit,
         update: Update,
     ) -> Result<Stamp, Error> {
-        if !edit.fits(stamp.len()) {
-            return Err(Error::DoesNotFit);
-        }
+        let splices = match edit {
+            Edit::Splices(splices) if splices.new_len(stamp.len()).is_none() => {
+                return Err(Error::DoesNotFit);
+            }
+            Edit::Splices(splices) => Some(splices),
+            Edit::Rewrite(_) => None,
+        };
         let stat = place.stat().map_err(Error::io("look at the file"))?;
         if Stamp::of(&stat) != stamp {
             return Err(Error::Changed);
         }
-        let redo = self
+        let in_place = self
             .redo
             .as_ref()
+            .zip(splices)
             .filter(|_| update == Update::Auto && stat.st_nlink == 1)
-            .filter(|_| edit.keeps_length() && edit.new_len() <= MOST_IN_PLACE);
-        let Some(redo) = redo else {
+            .filter(|(_, splices)| {
+                splices.keeps_places(stamp.len()) && splices.changed_len() <= MOST_IN_PLACE
+            });
+        let Some((redo, splices)) = in_place else {
             return replace::replace(place, stamp, edit);
         };
         if self.cloning(stat.st_dev) == Some(Cloning::Fails) {
-            return in_place(redo, place, stamp, edit);
+            return write_in_place(redo, place, stamp, splices);
         }
-        match replace::replace_by_clone(place, stamp, edit)? {
+        match replace::replace_by_clone(place, stamp, splices)? {
             ByClone::Done(stamp) => {
                 self.remember(stat.st_dev, Cloning::Works);
                 Ok(stamp)
             }
             ByClone::CannotClone => {
                 self.remember(stat.st_dev, Cloning::Fails);
-                in_place(redo, place, stamp, edit)
+                write_in_place(redo, place, stamp, splices)
             }
-            ByClone::NoFileBeside => in_place(redo, place, stamp, edit),
+            ByClone::NoFileBeside => write_in_place(redo, place, stamp, splices),
         }
     }
 
@@ -179,12 +186,17 @@ impl Apply {
 }
 
 /// Writes the edit over the file's own bytes, after a redo record has made that safe.
-fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Stamp, Error> {
+fn write_in_place(
+    redo: &Redo,
+    place: &Place,
+    stamp: Stamp,
+    splices: &Splices,
+) -> Result<Stamp, Error> {
     let original = unchanged(place.open().map_err(Error::io("open the file"))?, stamp)?;
     if loses_by_writing(&original)? {
-        return replace::replace(place, stamp, edit);
+        return replace::replace_by_copy(place, stamp, splices);
     }
-    let begun = redo.begin(&original, edit)?;
+    let begun = redo.begin(&original, splices)?;
     step::reached("redo");
     // Flushing the record took its time, in which a writer may have come. From here to the write it is microseconds.
     if writers(&original) == Writers::Some {
@@ -201,14 +213,18 @@ fn in_place(redo: &Redo, place: &Place, stamp: Stamp, edit: &Edit) -> Result<Sta
             return Err(error);
         }
     };
-    match overwrite(&file, stamp, edit) {
+    match overwrite(&file, stamp, splices) {
         Ok(stamp) => {
             redo.end(begun)?;
             step::reached("end");
             Ok(stamp)
         }
         Err(error) => {
-            redo.leave(begun);
+            // A disk that is too full for a longer file has room for the old one.
+            match begun.undo(&file) {
+                Ok(()) => redo.end(begun)?,
+                Err(_) => redo.leave(begun),
+            }
             Err(error)
         }
     }
@@ -237,19 +253,31 @@ fn loses_by_writing(file: &File) -> Result<bool, Error> {
     }
 }
 
-fn overwrite(file: &File, before: Stamp, edit: &Edit) -> Result<Stamp, Error> {
-    for splice in edit.splices() {
+fn overwrite(file: &File, before: Stamp, splices: &Splices) -> Result<Stamp, Error> {
+    for splice in splices.as_slice() {
         step::write_torn(file, splice);
         file.write_all_at(&splice.new, splice.at)
             .map_err(Error::io("write the file"))?;
         step::reached("write");
     }
+    set_len(file, before, splices)?;
     move_modified_second(file, before)?;
     // Taken now: what anybody else writes while this is made to last has another one.
     let stamp = stamp_of(file)?;
     rustix::fs::fdatasync(file).map_err(Error::io("make the file last"))?;
     step::reached("sync");
     Ok(stamp)
+}
+
+/// Cuts off what an edit that keeps all places leaves behind its end.
+fn set_len(file: &File, before: Stamp, splices: &Splices) -> Result<(), Error> {
+    let new_len = splices.new_len(before.len()).ok_or(Error::DoesNotFit)?;
+    if new_len < before.len() {
+        file.set_len(new_len)
+            .map_err(Error::io("cut the file to its new length"))?;
+        step::reached("cut");
+    }
+    Ok(())
 }
 
 /// The stamp of an open file.

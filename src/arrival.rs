@@ -86,9 +86,15 @@ impl Error {
         match self {
             Self::Apply(apply::Error::Changed)
             | Self::Signer(signer::Error::Deleted)
-            | Self::Format(format::Error::Rpm(format::rpm::Error::OpenPgp(
-                key::openpgp::Error::Signer(signer::Error::Deleted),
-            ))) => true,
+            | Self::Keystore(keystore::Error::Deleted)
+            | Self::Format(
+                format::Error::Rpm(format::rpm::Error::OpenPgp(key::openpgp::Error::Signer(
+                    signer::Error::Deleted,
+                )))
+                | format::Error::Kmod(format::kmod::Error::X509(key::x509::Error::Signer(
+                    signer::Error::Deleted,
+                ))),
+            ) => true,
             Self::Open(error) => error.kind() == io::ErrorKind::NotFound,
             _ => false,
         }
@@ -225,11 +231,15 @@ impl Way {
             return Ok(Settlement::Again);
         }
         let project = project?;
-        let (outcome, stamp) = self.work(candidate, &project, place, &file, stamp, keys)?;
-        self.settled(
-            candidate,
-            Record::new(stamp, policy, outcome, String::new()),
-        )
+        let (outcome, stamp, reason) =
+            match self.work(candidate, &project, place, &file, stamp, keys) {
+                Ok((outcome, stamp)) => (outcome, stamp, String::new()),
+                Err(Error::Format(error)) if error.is_no_artifact() => {
+                    (Outcome::Ignored, stamp, reason(&error))
+                }
+                Err(error) => return Err(error),
+            };
+        self.settled(candidate, Record::new(stamp, policy, outcome, reason))
     }
 
     fn work(
@@ -246,21 +256,23 @@ impl Way {
             // Reading the payload is for nothing without a key.
             self.key(drop, project, keys)?;
         }
-        let sound = candidate
-            .format
-            .check(file, drop.digest(candidate.relative))?;
+        let digest = drop.digest(candidate.relative);
+        let sound = candidate.format.check(file, digest, drop.unpack_limit)?;
         let apply = |edit| self.apply.apply(place, stamp, &edit, drop.update);
         match drop.action {
-            Action::Unsign => match sound.unsign() {
+            Action::Unsign => match sound.unsign()? {
                 Some(edit) => Ok((Outcome::Unsigned, apply(edit)?)),
                 None => Ok((Outcome::Unchanged, stamp)),
             },
             Action::Sign => {
                 let key = self.key(drop, project, keys)?;
-                if sound.is_signed_by(key.public()) {
-                    return Ok((Outcome::Unchanged, stamp));
+                if candidate.format == Format::Kmod {
+                    self.keyring.certificate(&key, || keys.new_module_key())?;
                 }
                 let in_use = self.keyring.begin(&key)?;
+                if sound.is_signed_by(&in_use)? {
+                    return Ok((Outcome::Unchanged, stamp));
+                }
                 let edit = sound.sign(&in_use, SystemTime::now())?;
                 crate::step::reached("sign");
                 Ok((Outcome::Signed, apply(edit)?))

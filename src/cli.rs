@@ -58,6 +58,8 @@ pub(crate) enum Error {
     MasterKey(#[from] master_key::Error),
     #[error(transparent)]
     OpenPgp(#[from] crate::key::openpgp::Error),
+    #[error(transparent)]
+    X509(#[from] crate::key::x509::Error),
     #[error("cannot access {}", .path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("cannot write the answer")]
@@ -92,6 +94,7 @@ impl Error {
             Self::Client(client::Error::Unreachable { .. }) => Status::Unreachable,
             Self::Client(client::Error::Refused(_) | client::Error::Address(_))
             | Self::OpenPgp(_)
+            | Self::X509(_)
             | Self::Io { .. }
             | Self::Output(_)
             | Self::Failed(_)
@@ -113,12 +116,15 @@ fn keystore_status(error: &keystore::Error) -> Status {
         | keystore::Error::Store(_)
         | keystore::Error::Key(_)
         | keystore::Error::OpenPgp(_)
+        | keystore::Error::X509(_)
+        | keystore::Error::NotForModules(_)
+        | keystore::Error::Deleted
         | keystore::Error::Record(_)
         | keystore::Error::Formerly(_) => Status::Failed,
     }
 }
 
-/// Signs what is dropped: RPM packages, each with its project's key.
+/// Signs what is dropped: RPM packages and Linux kernel modules, each with its project's key.
 ///
 /// `signdrop init` prepares a machine, `signdrop serve` is the daemon, all other commands talk to it or work on files.
 ///
@@ -200,9 +206,9 @@ enum Command {
         #[arg(required = true)]
         paths: Vec<PathBuf>,
     },
-    /// Verifies that files are whole and signed by a key of a keyring.
+    /// Verifies that files are whole and signed by a key of a keyring; kernel modules as a kernel does.
     Verify {
-        /// Public keys, armoured or binary, one behind the other.
+        /// OpenPGP keys for packages, X.509 certificates for kernel modules: armoured, PEM or binary, one behind the other.
         #[arg(long, value_name = "FILE")]
         keyring: PathBuf,
         /// Prints one JSON object a line.
@@ -276,6 +282,17 @@ enum KeyCommand {
         #[command(flatten)]
         keys: Keys,
         email: Identity,
+    },
+    /// Prints the certificate of a project's kernel modules, in PEM or DER; makes it where there is none.
+    ///
+    /// `mokutil --import` takes it in DER: `signdrop key certificate --der EMAIL > modules.der`.
+    Certificate {
+        #[command(flatten)]
+        keys: Keys,
+        email: Identity,
+        /// Prints DER rather than PEM.
+        #[arg(long)]
+        der: bool,
     },
     /// Deletes a key for good: nobody can sign with it again, and nothing brings it back but a backup.
     Delete {

@@ -17,8 +17,12 @@ pub use validity::Validity;
 
 use crate::{
     digest::Digest,
-    format::Format,
-    key::Algorithm,
+    format::{Format, UnpackLimit},
+    key::{
+        Algorithm,
+        x509::{ModuleAlgorithm, SubjectTemplate},
+    },
+    keystore::{ModuleKeySource, NewModuleKey},
     project::{PathTemplate, Templates, TextTemplate},
 };
 
@@ -154,6 +158,25 @@ pub struct Keys {
     pub master_key: MasterKeySource,
     /// How many RSA keys are generated ahead, so that a new project need not wait. Default 16; 0 turns it off.
     pub prepared: usize,
+    /// Algorithm and size of the keys that sign kernel modules. Default `rsa4096`.
+    pub module_algorithm: ModuleAlgorithm,
+    /// Which private key a project's certificate for kernel modules is of. Default `own`.
+    pub certificate: CertificateOf,
+    /// The subject of new certificates, a distinguished name with a place for the identity. Default `CN={identity}`.
+    pub certificate_subject: SubjectTemplate,
+    /// How long new certificates are valid, as `expires`. Default `never`; kernels do not look at it.
+    pub certificate_expires: Validity,
+}
+
+/// Which private key a project's certificate for kernel modules is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CertificateOf {
+    /// A key of its own, so that neither purpose endangers the other.
+    #[default]
+    Own,
+    /// The project's OpenPGP key, which has to be RSA: for installations whose kernels know these keys already.
+    OpenPgp,
 }
 
 impl Default for Keys {
@@ -163,6 +186,10 @@ impl Default for Keys {
             expires: Validity::default(),
             master_key: MasterKeySource::File(PathBuf::from("/etc/signdrop/master.key")),
             prepared: 16,
+            module_algorithm: ModuleAlgorithm::default(),
+            certificate: CertificateOf::default(),
+            certificate_subject: SubjectTemplate::default(),
+            certificate_expires: Validity::default(),
         }
     }
 }
@@ -240,6 +267,8 @@ pub struct Drop {
     pub create_keys: bool,
     /// How changed bytes reach the disk.
     pub update: Update,
+    /// How large a compressed kernel module may become when it is unpacked.
+    pub unpack_limit: UnpackLimit,
     digest: Digest,
     rules: Vec<Rule>,
     /// The patterns as they are written.
@@ -269,6 +298,8 @@ struct RawDrop {
     create_keys: bool,
     #[serde(default)]
     update: Update,
+    #[serde(default)]
+    unpack_limit_mib: UnpackLimit,
     #[serde(default, rename = "rule")]
     rules: Vec<Rule>,
 }
@@ -328,6 +359,7 @@ impl TryFrom<RawDrop> for Drop {
             formats: raw.formats,
             create_keys: raw.create_keys,
             update: raw.update,
+            unpack_limit: raw.unpack_limit_mib,
             digest: raw.digest,
             rules: raw.rules,
             ignore_patterns: raw.ignore.into_iter().map(|pattern| pattern.0).collect(),
@@ -380,6 +412,12 @@ impl Config {
         if !self.state_dir.is_absolute() {
             return Err("state_dir is not absolute".into());
         }
+        if self.keys.certificate == CertificateOf::OpenPgp && !self.keys.algorithm.is_rsa() {
+            return Err(format!(
+                "[keys] certificate = \"openpgp\" needs RSA keys, and algorithm is {}",
+                self.keys.algorithm
+            ));
+        }
         // A link may hide that two directories are one.
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let overlap = |one: &Path, other: &Path| {
@@ -411,6 +449,18 @@ impl Keys {
     /// How long a key that is made now is valid.
     pub fn lifetime(&self) -> Option<Duration> {
         self.expires.lifetime()
+    }
+
+    /// What a certificate for kernel modules is to be that is made now.
+    pub fn new_module_key(&self) -> NewModuleKey {
+        NewModuleKey {
+            source: match self.certificate {
+                CertificateOf::Own => ModuleKeySource::Own(self.module_algorithm),
+                CertificateOf::OpenPgp => ModuleKeySource::OpenPgp,
+            },
+            subject: self.certificate_subject.clone(),
+            expires: self.certificate_expires.lifetime(),
+        }
     }
 }
 

@@ -1,12 +1,23 @@
 //! The kinds of artifact that can be signed: each reads a file, asks a signer, and answers an edit.
 
+pub mod kmod;
 pub mod rpm;
 
-use std::{ffi::OsStr, fs::File, os::unix::ffi::OsStrExt as _, time::SystemTime};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::FileExt as _},
+    time::SystemTime,
+};
 
+pub use kmod::UnpackLimit;
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, edit::Edit, key::openpgp::PublicKey, signer::DigestSigner};
+use crate::{digest::Digest, edit::Edit, signer::DigestSigner};
+
+/// How the names of kernel modules end.
+const KMOD_NAMES: [&str; 4] = [".ko", ".ko.gz", ".ko.xz", ".ko.zst"];
 
 /// A kind of artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +25,8 @@ use crate::{digest::Digest, edit::Edit, key::openpgp::PublicKey, signer::DigestS
 pub enum Format {
     /// An RPM package.
     Rpm,
+    /// A Linux kernel module, as it is or compressed.
+    Kmod,
 }
 
 /// Why a file could not be taken for a sound artifact, or not be signed.
@@ -22,6 +35,15 @@ pub enum Error {
     /// It is about a package.
     #[error(transparent)]
     Rpm(#[from] rpm::Error),
+    /// It is about a kernel module.
+    #[error(transparent)]
+    Kmod(#[from] kmod::Error),
+    /// The file could not be read. May pass.
+    #[error("cannot read")]
+    Read(#[source] io::Error),
+    /// It begins as no artifact does. Stays.
+    #[error("neither an RPM package nor a kernel module")]
+    Unknown,
 }
 
 impl Error {
@@ -29,36 +51,70 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Rpm(error) => error.may_pass(),
+            Self::Kmod(error) => error.may_pass(),
+            Self::Read(_) => true,
+            Self::Unknown => false,
         }
+    }
+
+    /// Whether the file has the name of an artifact and is something else, rather than an artifact that is broken.
+    pub fn is_no_artifact(&self) -> bool {
+        matches!(self, Self::Kmod(kmod::Error::NotAModule(_)))
     }
 }
 
 impl Format {
     /// Every format.
     pub fn all() -> Vec<Self> {
-        vec![Self::Rpm]
+        vec![Self::Rpm, Self::Kmod]
     }
 
     /// The name as configuration and records write it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rpm => "rpm",
+            Self::Kmod => "kmod",
         }
     }
 
     /// The format that a file of this name has to have, if it is an artifact at all.
     pub fn of_name(name: &OsStr) -> Option<Self> {
-        name.as_bytes().ends_with(b".rpm").then_some(Self::Rpm)
+        let name = name.as_bytes();
+        if name.ends_with(b".rpm") {
+            return Some(Self::Rpm);
+        }
+        let is_module = KMOD_NAMES.iter().any(|end| name.ends_with(end.as_bytes()));
+        is_module.then_some(Self::Kmod)
+    }
+
+    /// The format that a file begins as, whatever it is called.
+    ///
+    /// # Errors
+    /// [`Error::Read`] may pass, [`Error::Unknown`] stays.
+    pub fn of_content(file: &File) -> Result<Self, Error> {
+        let mut start = [0; 16];
+        let len = file.metadata().map_err(Error::Read)?.len();
+        let have = len.min(start.len() as u64) as usize;
+        let start = start.get_mut(..have).unwrap_or_default();
+        file.read_exact_at(start, 0).map_err(Error::Read)?;
+        if rpm::recognises(start) {
+            Ok(Self::Rpm)
+        } else if kmod::recognises(start) {
+            Ok(Self::Kmod)
+        } else {
+            Err(Error::Unknown)
+        }
     }
 
     /// Reads and checks the whole artifact; `digest` is what a signature is going to use.
     ///
     /// # Errors
     /// [`Error`], which says itself whether it may pass.
-    pub fn check(self, file: &File, digest: Digest) -> Result<Sound, Error> {
-        match self {
-            Self::Rpm => Ok(Sound::Rpm(rpm::Package::read(file)?.check(file, digest)?)),
-        }
+    pub fn check(self, file: &File, digest: Digest, limit: UnpackLimit) -> Result<Sound, Error> {
+        Ok(match self {
+            Self::Rpm => Sound::Rpm(rpm::Package::read(file)?.check(file, digest)?),
+            Self::Kmod => Sound::Kmod(kmod::Module::read(file, limit)?.check(digest)?),
+        })
     }
 }
 
@@ -67,14 +123,20 @@ impl Format {
 pub enum Sound {
     /// A package.
     Rpm(rpm::Whole),
+    /// A kernel module.
+    Kmod(kmod::Whole),
 }
 
 impl Sound {
     /// Whether the artifact is signed already as [`Sound::sign`] would sign it.
-    pub fn is_signed_by(&self, key: &PublicKey) -> bool {
-        match self {
-            Self::Rpm(package) => package.is_signed_by(key),
-        }
+    ///
+    /// # Errors
+    /// Those of finding the key's public half, which may pass.
+    pub fn is_signed_by(&self, signer: &dyn DigestSigner) -> Result<bool, crate::signer::Error> {
+        Ok(match self {
+            Self::Rpm(package) => package.is_signed_by(signer.public()),
+            Self::Kmod(module) => module.is_signed_by(signer.certificate()?),
+        })
     }
 
     /// The edit that makes `signer`'s signature the only one.
@@ -82,15 +144,21 @@ impl Sound {
     /// # Errors
     /// [`Error`], which says itself whether it may pass.
     pub fn sign(&self, signer: &dyn DigestSigner, created: SystemTime) -> Result<Edit, Error> {
-        match self {
-            Self::Rpm(package) => Ok(package.sign(signer, created)?),
-        }
+        Ok(match self {
+            Self::Rpm(package) => package.sign(signer, created)?,
+            // What is appended to a module holds no time.
+            Self::Kmod(module) => module.sign(signer)?,
+        })
     }
 
     /// The edit that removes every signature, or nothing where there is none.
-    pub fn unsign(&self) -> Option<Edit> {
-        match self {
+    ///
+    /// # Errors
+    /// [`Error`], which says itself whether it may pass.
+    pub fn unsign(&self) -> Result<Option<Edit>, Error> {
+        Ok(match self {
             Self::Rpm(package) => package.unsign(),
-        }
+            Self::Kmod(module) => module.unsign()?,
+        })
     }
 }

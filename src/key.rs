@@ -1,6 +1,7 @@
 //! Private keys and the signatures that they make, whatever format those end up in.
 
 pub mod openpgp;
+pub mod x509;
 
 use std::{fmt, str::FromStr};
 
@@ -257,6 +258,16 @@ impl SecretKey {
     pub fn public_numbers(&self) -> Result<PublicNumbers, Error> {
         self.openssl_key()
             .and_then(|key| public_numbers(&key, self.algorithm))
+            .ok_or(Error::Unreadable(self.algorithm))
+    }
+
+    /// The public half as SubjectPublicKeyInfo in DER (RFC 5280, section 4.1.2.7).
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`], which stays.
+    pub fn public_key_info(&self) -> Result<Vec<u8>, Error> {
+        self.openssl_key()
+            .and_then(|key| key.public_key_to_der().ok())
             .ok_or(Error::Unreadable(self.algorithm))
     }
 

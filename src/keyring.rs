@@ -2,7 +2,7 @@
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use lru::LruCache;
@@ -10,21 +10,30 @@ use lru::LruCache;
 use crate::{
     digest::Digest,
     identity::Identity,
-    key::{RawSignature, SecretKey, openpgp::PublicKey},
-    keystore::{self, Creation, KeyEntry, Keystore, NewKey},
-    signer::{self, DigestSigner},
+    key::{RawSignature, SecretKey, openpgp::PublicKey, x509::Certificate},
+    keystore::{self, Creation, KeyEntry, Keystore, NewKey, NewModuleKey},
+    signer::{self, DigestSigner, Purpose},
     stripes::Stripes,
 };
 
 /// How many unlocked keys are kept; the one unused for longest goes first.
 const KEPT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// A project's unlocked key. It signs only through [`Keyring::begin`].
+/// A project's unlocked keys. They sign only through [`Keyring::begin`].
 #[derive(Debug)]
 pub struct ProjectKey {
     entry: KeyEntry,
     public: PublicKey,
     secret: SecretKey,
+    module: OnceLock<ModuleKey>,
+}
+
+/// What signs a project's kernel modules.
+#[derive(Debug)]
+struct ModuleKey {
+    certificate: Certificate,
+    /// Nothing where the project's OpenPGP key does it.
+    secret: Option<SecretKey>,
 }
 
 impl ProjectKey {
@@ -51,8 +60,27 @@ impl DigestSigner for InUse<'_> {
         &self.key.public
     }
 
-    fn sign(&self, digest: Digest, hash: &[u8]) -> Result<RawSignature, signer::Error> {
-        Ok(self.key.secret.sign(digest, hash)?)
+    fn certificate(&self) -> Result<&Certificate, signer::Error> {
+        Ok(&self.module()?.certificate)
+    }
+
+    fn sign(
+        &self,
+        purpose: Purpose,
+        digest: Digest,
+        hash: &[u8],
+    ) -> Result<RawSignature, signer::Error> {
+        let secret = match purpose {
+            Purpose::OpenPgp => &self.key.secret,
+            Purpose::Cms => self.module()?.secret.as_ref().unwrap_or(&self.key.secret),
+        };
+        Ok(secret.sign(digest, hash)?)
+    }
+}
+
+impl InUse<'_> {
+    fn module(&self) -> Result<&ModuleKey, signer::Error> {
+        self.key.module.get().ok_or(signer::Error::NoCertificate)
     }
 }
 
@@ -98,10 +126,42 @@ impl Keyring {
         let key = Arc::new(ProjectKey {
             public: entry.certificate()?.public_key(),
             secret: self.keystore.unlock(&entry)?,
+            module: OnceLock::new(),
             entry,
         });
         self.unlocked().put(identity.clone(), key.clone());
         Ok(Some(key))
+    }
+
+    /// The certificate by which kernels know the project's modules; it is made now, with the private key behind it, where there is
+    /// none. From here on, the key signs modules too.
+    ///
+    /// # Errors
+    /// Those of the keystore; [`keystore::Error::Deleted`] where the project's key has gone meanwhile.
+    pub fn certificate<'a>(
+        &self,
+        key: &'a ProjectKey,
+        new: impl FnOnce() -> NewModuleKey,
+    ) -> Result<&'a Certificate, keystore::Error> {
+        if let Some(module) = key.module.get() {
+            return Ok(&module.certificate);
+        }
+        // Under the lock, so that it is made once, and no deletion comes between.
+        let _lock = self.keystore.lock(&key.entry.identity);
+        if let Some(module) = key.module.get() {
+            return Ok(&module.certificate);
+        }
+        let entry = match self.keystore.find_module_key(&key.entry)? {
+            Some(entry) => entry,
+            None => self
+                .keystore
+                .create_module_key(&key.entry, &key.secret, &new())?,
+        };
+        let module = ModuleKey {
+            certificate: entry.certificate()?,
+            secret: self.keystore.unlock_module_key(&key.entry, &entry)?,
+        };
+        Ok(&key.module.get_or_init(|| module).certificate)
     }
 
     /// Leave to sign with a key and to write what was signed: neither ever follows the answer to the key's deletion.

@@ -1,5 +1,6 @@
 //! Projects' keys on the disk: made once, encrypted, listed, deleted for good.
 
+mod module_key;
 mod vault;
 
 use std::{
@@ -8,6 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+pub use module_key::{ModuleKeyEntry, ModuleKeySource, NewModuleKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use vault::{Error as VaultError, MasterKey};
 use vault::{Sealed, Vault};
@@ -17,6 +19,7 @@ use crate::{
     key::{
         self, Algorithm, SecretKey,
         openpgp::{self, Certificate},
+        x509::{self, NotForModules},
     },
     store::{self, Store, Tree},
     stripes::Stripes,
@@ -40,9 +43,18 @@ pub enum Error {
     /// A certificate could not be made or read.
     #[error(transparent)]
     OpenPgp(#[from] openpgp::Error),
+    /// A certificate for kernel modules could not be made or read.
+    #[error(transparent)]
+    X509(#[from] x509::Error),
+    /// The project's key cannot sign kernel modules. Stays.
+    #[error(transparent)]
+    NotForModules(NotForModules),
     /// The key material could not be encrypted, decrypted or kept.
     #[error(transparent)]
     Vault(#[from] vault::Error),
+    /// The project's key has been deleted meanwhile. Stays.
+    #[error("the key has been deleted")]
+    Deleted,
     /// The key was deleted before. Stays.
     #[error("the key {0} has been deleted, and does not come back")]
     Formerly(String),
@@ -58,8 +70,9 @@ impl Error {
             Self::Store(error) => error.may_pass(),
             Self::Key(error) => error.may_pass(),
             Self::OpenPgp(error) => error.may_pass(),
+            Self::X509(error) => error.may_pass(),
             Self::Vault(error) => error.may_pass(),
-            Self::Record(_) | Self::Formerly(_) => false,
+            Self::Record(_) | Self::Formerly(_) | Self::Deleted | Self::NotForModules(_) => false,
         }
     }
 }
@@ -148,6 +161,7 @@ enum Record {
 pub struct Keystore {
     store: Store,
     keys: Tree,
+    modules: Tree,
     pool: Tree,
     meta: Tree,
     vault: Vault,
@@ -164,6 +178,7 @@ impl Keystore {
     pub fn open(store: &Store, state_dir: &Path, master: MasterKey) -> Result<Self, Error> {
         Ok(Self {
             keys: store.tree("keys")?,
+            modules: store.tree("modules")?,
             pool: store.tree("pool")?,
             meta: store.tree("meta")?,
             vault: Vault::open(store, state_dir, master)?,
@@ -356,6 +371,8 @@ impl Keystore {
             let bytes = encode(&tombstone, name)?;
             self.keys
                 .set_and_count(name.as_bytes(), bytes, (&self.meta, COUNT, -1))?;
+            // Worthless since the slot is gone; what a crash leaves of it counts no more.
+            self.modules.unset(name.as_bytes())?;
             self.store.flush()?;
         }
         Ok(present)
@@ -417,13 +434,24 @@ impl Keystore {
 
     /// A prepared key, or one that is generated now, and the slot that it is to be encrypted with.
     fn fresh_secret(&self, algorithm: Algorithm) -> Result<(SecretKey, u64), Error> {
-        let prefix = pool_prefix(algorithm);
-        if let Some((_, bytes)) = self.pool.take_first(&prefix)? {
-            let sealed: Sealed = decode(&bytes, "a prepared key")?;
-            let pkcs8 = self.vault.open_sealed(&sealed, &prefix)?;
-            return Ok((SecretKey::from_pkcs8(algorithm, &pkcs8)?, sealed.slot()));
+        match self.take_prepared(algorithm)? {
+            Some((secret, sealed)) => Ok((secret, sealed.slot())),
+            None => Ok((SecretKey::generate(algorithm)?, self.vault.new_slot()?)),
         }
-        Ok((SecretKey::generate(algorithm)?, self.vault.new_slot()?))
+    }
+
+    /// A prepared key, which nobody else gets, and what it was encrypted as.
+    fn take_prepared(&self, algorithm: Algorithm) -> Result<Option<(SecretKey, Sealed)>, Error> {
+        let prefix = pool_prefix(algorithm);
+        while let Some((_, bytes)) = self.pool.take_first(&prefix)? {
+            let sealed: Sealed = decode(&bytes, "a prepared key")?;
+            // A crash may have come between the erasure of its slot and its removal.
+            if !self.vault.is_erased(&sealed)? {
+                let pkcs8 = self.vault.open_sealed(&sealed, &prefix)?;
+                return Ok(Some((SecretKey::from_pkcs8(algorithm, &pkcs8)?, sealed)));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes and removes a record, durably: whether the store can be written at all.

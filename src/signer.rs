@@ -1,9 +1,21 @@
 //! The seam between those who need a signature and those who hold the key.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     digest::Digest,
-    key::{self, RawSignature, openpgp::PublicKey},
+    key::{self, RawSignature, openpgp::PublicKey, x509::Certificate},
 };
+
+/// What a signature becomes a part of, and so which of a project's private keys makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// An OpenPGP signature.
+    OpenPgp,
+    /// A CMS signature, as kernel modules carry it.
+    Cms,
+}
 
 /// Why a signature was not made.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +29,9 @@ pub enum Error {
     /// The key was deleted while it was to be used. Stays.
     #[error("the key has been deleted")]
     Deleted,
+    /// The project has no certificate for kernel modules yet. May pass: it is made on first need.
+    #[error("there is no certificate for kernel modules yet")]
+    NoCertificate,
     /// Whoever holds the key could not be asked. May pass.
     #[error("cannot ask for a signature: {0}")]
     Remote(String),
@@ -28,19 +43,25 @@ impl Error {
         match self {
             Self::Key(error) => error.may_pass(),
             Self::Deleted => false,
-            Self::Remote(_) | Self::Unknown(_) => true,
+            Self::NoCertificate | Self::Remote(_) | Self::Unknown(_) => true,
         }
     }
 }
 
-/// Signs finished hashes with one key.
+/// Signs finished hashes with one project's keys.
 pub trait DigestSigner {
-    /// The key's public half.
+    /// The OpenPGP key's public half.
     fn public(&self) -> &PublicKey;
 
-    /// Signs `hash`, which `digest` produced.
+    /// The certificate of the key that signs kernel modules.
+    ///
+    /// # Errors
+    /// [`Error::NoCertificate`] and [`Error::Remote`], which may pass.
+    fn certificate(&self) -> Result<&Certificate, Error>;
+
+    /// Signs `hash`, which `digest` produced, with the key for `purpose`.
     ///
     /// # Errors
     /// [`Error`], which says itself whether it may pass.
-    fn sign(&self, digest: Digest, hash: &[u8]) -> Result<RawSignature, Error>;
+    fn sign(&self, purpose: Purpose, digest: Digest, hash: &[u8]) -> Result<RawSignature, Error>;
 }

@@ -29,7 +29,7 @@ use signdrop::{
     key::Algorithm,
     keyring::Keyring,
     keystore::{Creation, Keystore, MasterKey, NewKey},
-    signer::DigestSigner as _,
+    signer::{DigestSigner as _, Purpose},
     store::Store,
 };
 
@@ -439,7 +439,9 @@ fn no_signature_is_made_after_a_deletion_was_answered() {
                                 return made;
                             };
                             assert!(!was_deleted, "leave to sign after the deletion");
-                            in_use.sign(Digest::Sha256, &[0; 32]).unwrap();
+                            in_use
+                                .sign(Purpose::OpenPgp, Digest::Sha256, &[0; 32])
+                                .unwrap();
                             // The use lasts beyond the signature, until what was signed is written.
                             assert!(!deleted.load(Ordering::SeqCst), "the deletion did not wait");
                             drop(in_use);

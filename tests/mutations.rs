@@ -17,7 +17,9 @@ use std::{
     time::SystemTime,
 };
 
-use common::{Rpmdb, Sections, TestKey, edited, legacy, quick_package, rpmbuild, run, values};
+use common::{
+    Numbers, Rpmdb, Sections, TestKey, asked, edited, legacy, quick_package, rpmbuild, run, values,
+};
 use signdrop::{
     digest::Digest,
     format::rpm::{Error, Package, Whole},
@@ -27,30 +29,6 @@ use signdrop::{
 /// `SIGNDROP_MUTATIONS` and `SIGNDROP_SEED` ask for more of them and for others.
 const MUTATIONS: usize = 10_000;
 const SEED: usize = 0x5eed_0f51_6d0d_2026;
-
-fn asked(name: &str, otherwise: usize) -> usize {
-    std::env::var(name).map_or(otherwise, |number| number.parse().unwrap())
-}
-
-/// Numbers that are not random in the least (xorshift64*).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() >> 16) as usize % bound
-    }
-
-    fn one_of<T: Copy>(&mut self, choice: &[T]) -> T {
-        choice[self.below(choice.len())]
-    }
-}
 
 struct Original {
     name: &'static str,
@@ -134,7 +112,7 @@ impl Original {
                 }
                 11 => bytes.truncate(place),
                 12 => {
-                    let inserted = (0..=numbers.below(32)).map(|_| numbers.next() as u8);
+                    let inserted = (0..=numbers.below(32)).map(|_| numbers.below(256) as u8);
                     let inserted: Vec<u8> = inserted.collect();
                     bytes.splice(place.min(bytes.len())..place.min(bytes.len()), inserted);
                 }

@@ -13,10 +13,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, stamp_of};
-use crate::{edit::Edit, flushes::Flushes, place::Place, record::now};
+use crate::{edit::Splices, flushes::Flushes, place::Place, record::now};
 
 /// Bytes of a slot: old and new bytes of the largest edit that is made in place, and some more.
-const SLOT: u64 = 3 * super::MOST_IN_PLACE as u64;
+const SLOT: u64 = 3 * super::MOST_IN_PLACE;
 /// Bytes of a record's length.
 const LEN: usize = 8;
 /// Bytes in front of a record: its length, and its SHA-256.
@@ -32,10 +32,12 @@ struct Record {
     /// When the edit began, in Unix seconds.
     at: u64,
     inode: u64,
+    /// The file's length before the edit.
     len: u64,
     stretches: Vec<Stretch>,
 }
 
+/// What is replaced by what. Only at the file's end do the lengths differ.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Stretch {
     at: u64,
@@ -123,11 +125,11 @@ impl Redo {
     }
 
     /// Notes an edit that is about to be written in place. When this returns, the note is on the disk.
-    pub(super) fn begin(&self, file: &File, edit: &Edit) -> Result<Begun, Error> {
+    pub(super) fn begin(&self, file: &File, splices: &Splices) -> Result<Begun, Error> {
         let stamp = stamp_of(file)?;
         let mut stretches = Vec::new();
-        for splice in edit.splices() {
-            let mut old = vec![0; splice.new.len()];
+        for splice in splices.as_slice() {
+            let mut old = vec![0; usize::try_from(splice.old_len).map_err(|_| Error::DoesNotFit)?];
             file.read_exact_at(&mut old, splice.at)
                 .map_err(Error::io("read the file"))?;
             stretches.push(Stretch {
@@ -260,19 +262,23 @@ fn read_slot(file: &File, slot: u64) -> Option<Record> {
 impl Record {
     fn heal(&self, file: &File) -> Result<Left, Error> {
         let stamp = stamp_of(file)?;
-        if stamp.inode() != self.inode || stamp.len() != self.len {
+        let new_len = self.new_len();
+        let possible = self.len.min(new_len)..=self.len.max(new_len);
+        if stamp.inode() != self.inode || !possible.contains(&stamp.len()) {
             return Ok(Left::Whole);
         }
         let (mut some_old, mut some_new) = (false, false);
         for stretch in &self.stretches {
-            let mut now = vec![0; stretch.new.len()];
+            let (old, new) = stretch.images();
+            let reach = stamp.len().saturating_sub(stretch.at);
+            let mut now = vec![0; new.len().min(reach as usize)];
             file.read_exact_at(&mut now, stretch.at)
                 .map_err(Error::io("read the file"))?;
             for range in sectors(stretch.at, now.len()) {
                 let (now, old, new) = (
                     now.get(range.clone()),
-                    stretch.old.get(range.clone()),
-                    stretch.new.get(range),
+                    old.get(range.clone()),
+                    new.get(range),
                 );
                 if old == new {
                     continue;
@@ -286,15 +292,59 @@ impl Record {
                 }
             }
         }
-        if !(some_old && some_new) {
+        let is_before = stamp.len() == self.len && !some_new;
+        let is_after = stamp.len() == new_len && !some_old;
+        if is_before || is_after {
             return Ok(Left::Whole);
         }
+        self.write(file, |stretch| &stretch.new, new_len)?;
+        Ok(Left::Healed)
+    }
+
+    /// The file's length after the edit.
+    fn new_len(&self) -> u64 {
+        let longer = |len: u64, stretch: &Stretch| {
+            (len + stretch.new.len() as u64).saturating_sub(stretch.old.len() as u64)
+        };
+        self.stretches.iter().fold(self.len, longer)
+    }
+
+    /// Makes the stretches what `side` says and the file `len` bytes long, to stay.
+    fn write(
+        &self,
+        file: &File,
+        side: impl Fn(&Stretch) -> &Vec<u8>,
+        len: u64,
+    ) -> Result<(), Error> {
         for stretch in &self.stretches {
-            file.write_all_at(&stretch.new, stretch.at)
+            file.write_all_at(side(stretch), stretch.at)
                 .map_err(Error::io("write the file"))?;
         }
-        rustix::fs::fdatasync(file).map_err(Error::io("make the file last"))?;
-        Ok(Left::Healed)
+        file.set_len(len)
+            .map_err(Error::io("give the file its length"))?;
+        rustix::fs::fdatasync(file).map_err(Error::io("make the file last"))
+    }
+}
+
+impl Stretch {
+    /// What may be found on the disk, before and after the stretch was written: where it makes the file longer, the new room is
+    /// full of zeros first; where it makes the file shorter, the old end is cut off last.
+    fn images(&self) -> (Vec<u8>, Vec<u8>) {
+        let (mut old, mut new) = (self.old.clone(), self.new.clone());
+        new.extend(old.iter().skip(new.len()));
+        old.resize(new.len(), 0);
+        (old, new)
+    }
+}
+
+impl Begun {
+    /// Makes the file again what it was before the edit, to stay.
+    ///
+    /// # Errors
+    /// [`Error::Io`], which may pass.
+    pub(super) fn undo(&self, file: &File) -> Result<(), Error> {
+        self.record
+            .write(file, |stretch| &stretch.old, self.record.len)
     }
 }
 
@@ -372,5 +422,78 @@ mod tests {
         let record = record(0, b"oo", b"nn", &file);
         file.write_all(b".").unwrap();
         assert_eq!(record.heal(&file).unwrap(), Left::Whole);
+    }
+
+    /// An edit of the end, of which a crash left `found`; what is healed has to be `new` then, all else stays.
+    fn heals_tail(old: &[u8], new: &[u8], found: &[u8], left: Left) {
+        let start = [b'.'; 1000];
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[&start[..], old].concat()).unwrap();
+        let record = record(start.len() as u64, old, new, &file);
+        file.set_len(start.len() as u64).unwrap();
+        file.write_all_at(found, start.len() as u64).unwrap();
+        assert_eq!(record.heal(&file).unwrap(), left);
+        let after = match left {
+            Left::Whole => found,
+            Left::Healed => new,
+        };
+        let len = file.metadata().unwrap().len() as usize;
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == [&start[..], after].concat());
+    }
+
+    #[test]
+    fn an_end_that_was_to_grow_is_healed_from_every_mixture() {
+        let new = [b'n'; 1500];
+        for old in [&[][..], &[b'o'; 700]] {
+            heals_tail(old, &new, old, Left::Whole);
+            heals_tail(old, &new, &new, Left::Whole);
+            heals_tail(old, &new, &new[..1300], Left::Healed);
+            // The file has got its length, and some sectors of it nothing else.
+            let mut unwritten = [0; 1500];
+            unwritten[..old.len()].copy_from_slice(old);
+            heals_tail(old, &new, &unwritten, Left::Healed);
+            unwritten[..24].copy_from_slice(&new[..24]);
+            heals_tail(old, &new, &unwritten, Left::Healed);
+            let mut foreign = new;
+            foreign[1400] = b'x';
+            heals_tail(old, &new, &foreign, Left::Whole);
+            heals_tail(old, &new, &[b'n'; 1501], Left::Whole);
+        }
+    }
+
+    #[test]
+    fn an_end_that_was_to_shrink_is_healed_from_every_mixture() {
+        let old = [b'o'; 1500];
+        for new in [&[][..], &[b'n'; 700]] {
+            heals_tail(&old, new, &old, Left::Whole);
+            heals_tail(&old, new, new, Left::Whole);
+            heals_tail(&old, new, &old[..1499], Left::Healed);
+            let mut uncut = old;
+            uncut[..new.len()].copy_from_slice(new);
+            let left = match new {
+                [] => Left::Whole,
+                _ => Left::Healed,
+            };
+            heals_tail(&old, new, &uncut, left);
+            let mut foreign = old;
+            foreign[0] = b'x';
+            heals_tail(&old, new, &foreign, Left::Whole);
+        }
+    }
+
+    #[test]
+    fn an_edit_that_failed_half_way_is_undone() {
+        let (old, new) = ([b'o'; 700], [b'n'; 1500]);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&old).unwrap();
+        let record = record(0, &old, &new, &file);
+        file.write_all_at(&new[..900], 0).unwrap();
+        Begun { slot: 0, record }.undo(&file).unwrap();
+        let mut bytes = [0; 700];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, old);
+        assert_eq!(file.metadata().unwrap().len(), 700);
     }
 }

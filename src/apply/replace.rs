@@ -15,9 +15,9 @@ use rustix::{
 
 use signdrop_watcher::{Writers, writers};
 
-use super::{Error, is_unsupported, move_modified_second, stamp_of, unchanged};
+use super::{Error, is_unsupported, move_modified_second, set_len, stamp_of, unchanged};
 use crate::{
-    edit::Edit,
+    edit::{Edit, Splices},
     key,
     place::{Place, Stamp},
     step,
@@ -35,14 +35,39 @@ pub(crate) fn is_temporary(name: &[u8]) -> bool {
 
 /// Replaces the file by an edited copy.
 pub(super) fn replace(place: &Place, stamp: Stamp, edit: &Edit) -> Result<Stamp, Error> {
-    let original = unchanged(place.open().map_err(Error::io("open the file"))?, stamp)?;
+    match edit {
+        Edit::Splices(splices) => replace_by_copy(place, stamp, splices),
+        Edit::Rewrite(content) => {
+            let original = open(place, stamp)?;
+            let copy = Temporary::create(place)?;
+            let len = content
+                .metadata()
+                .map_err(Error::io("look at the new content"))?
+                .len();
+            copy.copy(content, 0, 0, len)?;
+            copy.take_over(&original, stamp)
+        }
+    }
+}
+
+/// Replaces the file by a copy with stretches of it replaced.
+pub(super) fn replace_by_copy(
+    place: &Place,
+    stamp: Stamp,
+    splices: &Splices,
+) -> Result<Stamp, Error> {
+    let original = open(place, stamp)?;
     let copy = Temporary::create(place)?;
-    if edit.keeps_length() && copy.clone_of(&original)? {
-        copy.overwrite(edit)?;
+    if splices.keeps_places(stamp.len()) && copy.clone_of(&original)? {
+        copy.overwrite(stamp, splices)?;
     } else {
-        copy.fill(&original, stamp.len(), edit)?;
+        copy.fill(&original, stamp.len(), splices)?;
     }
     copy.take_over(&original, stamp)
+}
+
+fn open(place: &Place, stamp: Stamp) -> Result<File, Error> {
+    unchanged(place.open().map_err(Error::io("open the file"))?, stamp)
 }
 
 /// What came of replacing a file by an edited clone.
@@ -57,8 +82,12 @@ pub(super) enum ByClone {
 }
 
 /// Replaces the file by an edited clone, where that can be.
-pub(super) fn replace_by_clone(place: &Place, stamp: Stamp, edit: &Edit) -> Result<ByClone, Error> {
-    let original = unchanged(place.open().map_err(Error::io("open the file"))?, stamp)?;
+pub(super) fn replace_by_clone(
+    place: &Place,
+    stamp: Stamp,
+    splices: &Splices,
+) -> Result<ByClone, Error> {
+    let original = open(place, stamp)?;
     let copy = match Temporary::create(place) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
             return Ok(ByClone::NoFileBeside);
@@ -68,7 +97,7 @@ pub(super) fn replace_by_clone(place: &Place, stamp: Stamp, edit: &Edit) -> Resu
     if !copy.clone_of(&original)? {
         return Ok(ByClone::CannotClone);
     }
-    copy.overwrite(edit)?;
+    copy.overwrite(stamp, splices)?;
     copy.take_over(&original, stamp).map(ByClone::Done)
 }
 
@@ -118,19 +147,19 @@ impl<'a> Temporary<'a> {
         }
     }
 
-    fn overwrite(&self, edit: &Edit) -> Result<(), Error> {
-        for splice in edit.splices() {
+    fn overwrite(&self, before: Stamp, splices: &Splices) -> Result<(), Error> {
+        for splice in splices.as_slice() {
             self.file
                 .write_all_at(&splice.new, splice.at)
                 .map_err(Error::io("write the copy"))?;
         }
-        Ok(())
+        set_len(&self.file, before, splices)
     }
 
     /// Writes the original's bytes with the edit's in their places.
-    fn fill(&self, original: &File, len: u64, edit: &Edit) -> Result<(), Error> {
+    fn fill(&self, original: &File, len: u64, splices: &Splices) -> Result<(), Error> {
         let (mut from, mut to) = (0, 0);
-        for splice in edit.splices() {
+        for splice in splices.as_slice() {
             to += self.copy(original, from, to, splice.at - from)?;
             self.file
                 .write_all_at(&splice.new, to)

@@ -1,6 +1,7 @@
 //! Which files a command is about, and working on many of them.
 
 use std::{
+    fs::File,
     io,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -17,7 +18,10 @@ use super::{
     Error, Print,
     terminal::{clean, progress, say, say_json, shown},
 };
-use crate::{arrival::reason, format::Format};
+use crate::{
+    arrival::reason,
+    format::{self, Format},
+};
 
 /// A file that a command is to work on, or why it cannot be found out.
 type Found = Result<PathBuf, (PathBuf, String)>;
@@ -39,8 +43,10 @@ fn below_directory(directory: &Path, found: &mut Vec<Found>) {
     let mut visit = |entry| {
         match entry {
             Entry::File { path, .. } => {
-                if path.file_name().and_then(Format::of_name).is_some() {
-                    found.push(Ok(directory.join(path)));
+                let format = path.file_name().and_then(Format::of_name);
+                let path = directory.join(path);
+                if format.is_some() && !is_something_else(&path) {
+                    found.push(Ok(path));
                 }
             }
             Entry::Special { .. } => {}
@@ -50,6 +56,28 @@ fn below_directory(directory: &Path, found: &mut Vec<Found>) {
     };
     if let Err(error) = walk(directory, Path::new(""), &|_| false, &mut visit) {
         found.push(Err((directory.to_owned(), reason(&error))));
+    }
+}
+
+/// Whether a file that nobody named has an artifact's name only, as translation files of KDE have that of modules. One that is empty
+/// may be an artifact that has been lost.
+fn is_something_else(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    let is_kmod = path.file_name().and_then(Format::of_name) == Some(Format::Kmod);
+    let has_content = file.metadata().is_ok_and(|metadata| metadata.len() > 0);
+    is_kmod && has_content && matches!(Format::of_content(&file), Err(format::Error::Unknown))
+}
+
+/// The format that a file has to have by its name or, where that tells nothing, begins as.
+///
+/// # Errors
+/// Those of [`Format::of_content`].
+pub(super) fn format_of(path: &Path, file: &File) -> Result<Format, format::Error> {
+    match path.file_name().and_then(Format::of_name) {
+        Some(format) => Ok(format),
+        None => Format::of_content(file),
     }
 }
 

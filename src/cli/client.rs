@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -24,13 +25,14 @@ use tokio::{
 
 use crate::{
     digest::Digest,
-    http::{KeyInfo, KeyPage, KeyRequest, Problem, Purpose, SignAnswer, SignRequest},
+    http::{KeyInfo, KeyPage, KeyRequest, Problem, SignAnswer, SignRequest},
     identity::Identity,
     key::{
         RawSignature,
         openpgp::{Certificate, PublicKey},
+        x509,
     },
-    signer::{self, DigestSigner},
+    signer::{self, DigestSigner, Purpose},
 };
 
 /// Where the daemon is looked for.
@@ -255,9 +257,18 @@ impl Client {
         Ok(String::from_utf8_lossy(&armour).into_owned())
     }
 
-    pub(super) fn public_key(&self, identity: &Identity) -> Result<PublicKey, super::Error> {
+    fn public_key(&self, identity: &Identity) -> Result<PublicKey, super::Error> {
         let armour = self.export(identity)?;
         Ok(Certificate::parse(armour.as_bytes())?.public_key())
+    }
+
+    /// The certificate of the identity's kernel modules; the daemon makes it where there is none.
+    pub(super) fn certificate(
+        &self,
+        identity: &Identity,
+    ) -> Result<x509::Certificate, super::Error> {
+        let der = self.find(&format!("{}/certificate.der", key_path(identity)))?;
+        Ok(x509::Certificate::from_der(&der)?)
     }
 
     pub(super) fn delete(&self, identity: &Identity) -> Result<KeyInfo, Error> {
@@ -292,32 +303,52 @@ fn key_path(identity: &Identity) -> String {
 
 /// Signs with a key that the daemon holds.
 #[derive(Debug)]
-pub(super) struct RemoteSigner<'a> {
-    client: &'a Client,
+pub(super) struct RemoteSigner {
+    client: Arc<Client>,
     identity: Identity,
     public: PublicKey,
+    /// Asked for on first need, and once.
+    certificate: OnceLock<x509::Certificate>,
 }
 
-impl<'a> RemoteSigner<'a> {
-    pub(super) fn new(client: &'a Client, identity: &Identity, public: PublicKey) -> Self {
-        Self {
-            client,
+impl RemoteSigner {
+    /// Asks for the identity's public key.
+    pub(super) fn new(client: &Arc<Client>, identity: &Identity) -> Result<Self, super::Error> {
+        Ok(Self {
+            client: client.clone(),
             identity: identity.clone(),
-            public,
-        }
+            public: client.public_key(identity)?,
+            certificate: OnceLock::new(),
+        })
     }
 }
 
-impl DigestSigner for RemoteSigner<'_> {
+impl DigestSigner for RemoteSigner {
     fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    fn sign(&self, digest: Digest, hash: &[u8]) -> Result<RawSignature, signer::Error> {
+    fn certificate(&self) -> Result<&x509::Certificate, signer::Error> {
+        if let Some(certificate) = self.certificate.get() {
+            return Ok(certificate);
+        }
+        let certificate = self
+            .client
+            .certificate(&self.identity)
+            .map_err(|error| signer::Error::Remote(crate::arrival::reason(&error)))?;
+        Ok(self.certificate.get_or_init(|| certificate))
+    }
+
+    fn sign(
+        &self,
+        purpose: Purpose,
+        digest: Digest,
+        hash: &[u8],
+    ) -> Result<RawSignature, signer::Error> {
         let request = SignRequest {
             digest,
             hash: hex::encode(hash),
-            purpose: Purpose::OpenPgp,
+            purpose,
         };
         let path = format!("{}/sign", key_path(&self.identity));
         let answer: SignAnswer = self

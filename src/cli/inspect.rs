@@ -9,23 +9,35 @@ use serde_json::{Value, json};
 
 use super::{
     Error, Print,
-    artifacts::{Report, each},
+    artifacts::{Report, each, format_of},
     terminal::{clean, date, shown},
 };
 use crate::{
     arrival::reason,
-    format::rpm::{Covers, Held, Package},
+    format::{
+        Format, UnpackLimit,
+        kmod::{self, Module},
+        rpm::{Covers, Held, Package},
+    },
+    key::x509::cms,
 };
 
 pub(super) fn inspect(print: Print, paths: &[PathBuf]) -> Result<(), Error> {
     each(paths, "inspecting", print, |path| {
         let file = File::open(path).map_err(|error| error.to_string())?;
-        let package = Package::read(&file).map_err(|error| reason(&error))?;
-        Ok(report(path, &package))
+        let format = format_of(path, &file).map_err(|error| reason(&error))?;
+        match format {
+            Format::Rpm => Package::read(&file)
+                .map(|package| package_report(path, &package))
+                .map_err(|error| reason(&error)),
+            Format::Kmod => Module::read(&file, UnpackLimit::default())
+                .map(|module| module_report(path, &module))
+                .map_err(|error| reason(&error)),
+        }
     })
 }
 
-fn report(path: &Path, package: &Package) -> Report {
+fn package_report(path: &Path, package: &Package) -> Report {
     let held = package.held();
     let digests = package.digests();
     let mut lines = vec![format!(
@@ -94,4 +106,65 @@ fn object(held: &Held) -> Value {
         "digest": signature.map(|signature| signature.digest_name()),
         "created": signature.and_then(|signature| signature.created()),
     })
+}
+
+fn module_report(path: &Path, module: &Module) -> Report {
+    let name = module.information("name");
+    let vermagic = module.information("vermagic");
+    let packing = module.packing_name();
+    let mut lines = vec![format!(
+        "{}\n  kmod {} for {}{}",
+        shown(path),
+        clean(name.as_deref().unwrap_or("without a name").into()),
+        clean(vermagic.as_deref().unwrap_or("any kernel").trim().into()),
+        packing.map_or(String::new(), |packing| format!(", in {packing}")),
+    )];
+    for held in module.held() {
+        lines.push(format!("  {}", clean(module_line(held).into())));
+    }
+    if module.held().is_empty() {
+        lines.push("  not signed".into());
+    }
+    Report {
+        text: lines.join("\n"),
+        json: json!({
+            "path": path.to_string_lossy(),
+            "format": "kmod",
+            "name": name,
+            "vermagic": vermagic,
+            "packing": packing,
+            "signatures": module.held().iter().map(module_object).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+fn module_line(held: &kmod::Held) -> String {
+    let Some(signature) = &held.signature else {
+        return "signature that cannot be read".into();
+    };
+    format!(
+        "signature by {}, {} with {}",
+        signer(signature),
+        signature.algorithm_name(),
+        signature.digest_name(),
+    )
+}
+
+fn module_object(held: &kmod::Held) -> Value {
+    let signature = held.signature.as_ref();
+    json!({
+        "signer": signature.and_then(cms::Signature::issuer),
+        "key": signature.map(cms::Signature::key_identifier),
+        "algorithm": signature.map(cms::Signature::algorithm_name),
+        "digest": signature.map(cms::Signature::digest_name),
+    })
+}
+
+/// Whose signature a module holds, as far as it says.
+pub(super) fn signer(signature: &cms::Signature) -> String {
+    let key = signature.key_identifier();
+    match signature.issuer() {
+        Some(issuer) => format!("{issuer} ({key})"),
+        None => key,
+    }
 }

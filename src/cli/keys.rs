@@ -13,7 +13,7 @@ use crate::{
     daemon,
     http::{KeyInfo, KeyRequest},
     identity::Identity,
-    key::Algorithm,
+    key::{Algorithm, x509::Certificate},
     keyring::Keyring,
     keystore::Keystore,
     master_key,
@@ -62,7 +62,8 @@ pub(super) fn open_keystore(keys: &Keys) -> Result<Keystore, Error> {
     Ok(Keystore::open(&store, state_dir, master)?)
 }
 
-fn config_keys(keys: &Keys) -> Result<config::Keys, Error> {
+/// What the configuration says of new keys.
+pub(super) fn config_keys(keys: &Keys) -> Result<config::Keys, Error> {
     Ok(optional_config(&keys.config)?
         .map(|config: Config| config.keys)
         .unwrap_or_default())
@@ -154,6 +155,18 @@ impl Source {
         }
     }
 
+    fn certificate(&self, identity: &Identity) -> Result<Certificate, Error> {
+        match self {
+            Self::Daemon(client) => client.certificate(identity),
+            Self::Store(store) => {
+                let (keyring, defaults) = &**store;
+                let key = keyring.open(identity)?.ok_or_else(|| unknown(identity))?;
+                let certificate = keyring.certificate(&key, || defaults.new_module_key())?;
+                Ok(certificate.clone())
+            }
+        }
+    }
+
     fn delete(&self, identity: &Identity) -> Result<KeyInfo, Error> {
         match self {
             Self::Daemon(client) => Ok(client.delete(identity)?),
@@ -181,6 +194,17 @@ pub(super) fn run(command: KeyCommand) -> Result<(), Error> {
         KeyCommand::Export { keys, email } => {
             let armour = Source::open(&keys)?.export(&email)?;
             write!(io::stdout().lock(), "{armour}")?;
+            Ok(())
+        }
+        KeyCommand::Certificate { keys, email, der } => {
+            let certificate = Source::open(&keys)?.certificate(&email)?;
+            let mut output = io::stdout().lock();
+            if der {
+                output.write_all(certificate.as_der())?;
+            } else {
+                write!(output, "{}", certificate.to_pem()?)?;
+            }
+            output.flush()?;
             Ok(())
         }
         KeyCommand::Delete { keys, email, yes } => {

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs::File,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     Error, Keys, Print,
-    artifacts::{Report, each},
+    artifacts::{Report, each, format_of},
     client::RemoteSigner,
     connect, keys, optional_config,
     terminal::shown,
@@ -20,12 +20,11 @@ use super::{
 use crate::{
     apply::{self, Apply},
     arrival::reason,
-    config::{Config, Update},
+    config::{self, Config, Update},
     digest::Digest,
     edit::Edit,
-    format::{Format, Sound},
+    format::{Format, Sound, UnpackLimit},
     identity::Identity,
-    key::openpgp::PublicKey,
     keyring::Keyring,
     place::{Place, Stamp},
     record::Outcome,
@@ -51,9 +50,10 @@ pub(super) fn sign(
     each(paths, "signing", print, |path| {
         let wanted = wanted(path, user, digest, config.as_ref())?;
         let text = |error: &dyn std::error::Error| reason(error);
-        let open = Opened::read(path, wanted.digest)?;
-        signers.with(&wanted.identity, |signer| {
-            if open.sound.is_signed_by(signer.public()) {
+        let open = Opened::read(path, wanted.digest, wanted.limit)?;
+        signers.with(&wanted.identity, open.format, |signer| {
+            let is_signed = open.sound.is_signed_by(signer);
+            if is_signed.map_err(|error| text(&error))? {
                 return Ok(report(path, Outcome::Unchanged, Some(&wanted.identity)));
             }
             let edit = open
@@ -69,8 +69,8 @@ pub(super) fn sign(
 pub(super) fn unsign(print: Print, paths: &[PathBuf]) -> Result<(), Error> {
     let apply = Apply::without_redo();
     each(paths, "unsigning", print, |path| {
-        let open = Opened::read(path, Digest::default())?;
-        match open.sound.unsign() {
+        let open = Opened::read(path, Digest::default(), UnpackLimit::default())?;
+        match open.sound.unsign().map_err(|error| reason(&error))? {
             Some(edit) => {
                 open.apply(&apply, &edit)?;
                 Ok(report(path, Outcome::Unsigned, None))
@@ -95,11 +95,12 @@ fn report(path: &Path, outcome: Outcome, identity: Option<&Identity>) -> Report 
 struct Opened {
     place: Place,
     stamp: Stamp,
+    format: Format,
     sound: Sound,
 }
 
 impl Opened {
-    fn read(path: &Path, digest: Digest) -> Result<Self, String> {
+    fn read(path: &Path, digest: Digest, limit: UnpackLimit) -> Result<Self, String> {
         let place = Place::of_path(path).map_err(|errno| errno.to_string())?;
         let file: File = place.open().map_err(|errno| match errno {
             rustix::io::Errno::LOOP => "it is a symbolic link, which is not followed".to_owned(),
@@ -110,12 +111,14 @@ impl Opened {
             return Err("it is not a regular file".into());
         }
         let stamp = apply::stamp_of(&file).map_err(|error| reason(&error))?;
-        let sound = Format::Rpm
-            .check(&file, digest)
+        let format = format_of(path, &file).map_err(|error| reason(&error))?;
+        let sound = format
+            .check(&file, digest, limit)
             .map_err(|error| reason(&error))?;
         Ok(Self {
             place,
             stamp,
+            format,
             sound,
         })
     }
@@ -131,6 +134,7 @@ impl Opened {
 struct Wanted {
     identity: Identity,
     digest: Digest,
+    limit: UnpackLimit,
 }
 
 /// The key and digest for a file: what the caller says, else what the drop directory says that it lies in.
@@ -159,54 +163,71 @@ fn wanted(
             return Err("it is in no drop directory, so name its key with -u EMAIL".into());
         }
     };
+    let limit = drop.as_ref().map(|(drop, _)| drop.unpack_limit);
     let digest = digest
         .or_else(|| drop.map(|(drop, relative)| drop.digest(&relative)))
         .unwrap_or_default();
-    Ok(Wanted { identity, digest })
+    Ok(Wanted {
+        identity,
+        digest,
+        limit: limit.unwrap_or_default(),
+    })
 }
 
 /// Who signs: the daemon, or the keys of a state directory.
 enum Signers {
-    /// The public keys are asked for once.
-    Daemon(super::Client, Mutex<HashMap<Identity, PublicKey>>),
-    Store(Box<Keyring>),
+    /// What is public of the keys is asked for once.
+    Daemon(
+        Arc<super::Client>,
+        Mutex<HashMap<Identity, Arc<RemoteSigner>>>,
+    ),
+    Store(Box<(Keyring, config::Keys)>),
 }
 
 impl Signers {
     fn open(keys: &Keys) -> Result<Self, Error> {
         Ok(match &keys.store {
-            Some(_) => Self::Store(Box::new(Keyring::new(keys::open_keystore(keys)?))),
-            None => Self::Daemon(connect(&keys.api)?, Mutex::default()),
+            Some(_) => Self::Store(Box::new((
+                Keyring::new(keys::open_keystore(keys)?),
+                keys::config_keys(keys)?,
+            ))),
+            None => Self::Daemon(Arc::new(connect(&keys.api)?), Mutex::default()),
         })
     }
 
-    /// Has `work` done with the identity's key.
+    /// Has `work` done with the identity's key for a format.
     fn with<T>(
         &self,
         identity: &Identity,
+        format: Format,
         work: impl FnOnce(&dyn DigestSigner) -> Result<T, String>,
     ) -> Result<T, String> {
         match self {
             Self::Daemon(client, known) => {
                 let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                let public = match known.get(identity) {
-                    Some(public) => public.clone(),
+                let signer = match known.get(identity) {
+                    Some(signer) => signer.clone(),
                     None => {
-                        let public = client
-                            .public_key(identity)
-                            .map_err(|error| reason(&error))?;
-                        known.insert(identity.clone(), public.clone());
-                        public
+                        let signer = RemoteSigner::new(client, identity);
+                        let signer = Arc::new(signer.map_err(|error| reason(&error))?);
+                        known.insert(identity.clone(), signer.clone());
+                        signer
                     }
                 };
                 drop(known);
-                work(&RemoteSigner::new(client, identity, public))
+                work(&*signer)
             }
-            Self::Store(keyring) => {
+            Self::Store(store) => {
+                let (keyring, defaults) = &**store;
                 let key = keyring
                     .open(identity)
                     .map_err(|error| reason(&error))?
                     .ok_or_else(|| format!("unknown key: {identity}"))?;
+                if format == Format::Kmod {
+                    keyring
+                        .certificate(&key, || defaults.new_module_key())
+                        .map_err(|error| reason(&error))?;
+                }
                 let in_use = keyring.begin(&key).map_err(|error| reason(&error))?;
                 work(&in_use)
             }

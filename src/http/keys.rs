@@ -12,9 +12,10 @@ use crate::{
     daemon::Daemon,
     digest::Digest,
     identity::Identity,
-    key::{Algorithm, RawSignature},
+    key::{Algorithm, RawSignature, x509::Certificate},
+    keyring::ProjectKey,
     keystore::{Creation, KeyEntry, NewKey},
-    signer::{self, DigestSigner as _},
+    signer::{self, DigestSigner as _, Purpose},
 };
 
 /// How many keys a page has, unless the request says another number, and at the most.
@@ -92,14 +93,6 @@ pub struct SignRequest {
     pub hash: String,
     /// What the signature becomes a part of.
     pub purpose: Purpose,
-}
-
-/// What a signature becomes a part of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Purpose {
-    /// An OpenPGP signature.
-    OpenPgp,
 }
 
 /// A signature over a finished hash; numbers are big-endian hexadecimal.
@@ -266,6 +259,51 @@ pub(super) fn public(daemon: &Daemon, identity: &Identity) -> Result<Answer, Pro
     Ok(bytes(StatusCode::OK, "application/pgp-keys", armour))
 }
 
+/// How a certificate is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// Base64 between lines that say what it is (RFC 7468).
+    Pem,
+    /// The bytes themselves.
+    Der,
+}
+
+pub(super) fn certificate(
+    daemon: &Daemon,
+    identity: &Identity,
+    encoding: Encoding,
+) -> Result<Answer, Problem> {
+    let key = daemon
+        .keyring
+        .open(identity)?
+        .ok_or_else(|| unknown(identity))?;
+    let certificate = module_certificate(daemon, &key)?;
+    Ok(match encoding {
+        Encoding::Pem => {
+            let pem = certificate
+                .to_pem()
+                .map_err(|error| Problem::internal(&error, error.may_pass()))?;
+            bytes(StatusCode::OK, "application/x-pem-file", pem)
+        }
+        Encoding::Der => bytes(
+            StatusCode::OK,
+            "application/pkix-cert",
+            certificate.as_der().to_vec(),
+        ),
+    })
+}
+
+/// The certificate of the key's kernel modules; it is made on first need.
+fn module_certificate<'a>(
+    daemon: &Daemon,
+    key: &'a ProjectKey,
+) -> Result<&'a Certificate, Problem> {
+    let config = daemon.config();
+    Ok(daemon
+        .keyring
+        .certificate(key, || config.keys.new_module_key())?)
+}
+
 pub(super) fn delete(daemon: &Daemon, identity: &Identity) -> Result<Answer, Problem> {
     let entry = daemon
         .keyring
@@ -291,10 +329,13 @@ pub(super) fn sign(daemon: &Daemon, identity: &Identity, body: &[u8]) -> Result<
         .keyring
         .open(identity)?
         .ok_or_else(|| unknown(identity))?;
+    if request.purpose == Purpose::Cms {
+        module_certificate(daemon, &key)?;
+    }
     let signature = daemon
         .keyring
         .begin(&key)
-        .and_then(|in_use| in_use.sign(request.digest, &hash))
+        .and_then(|in_use| in_use.sign(request.purpose, request.digest, &hash))
         .map_err(|error| match error {
             signer::Error::Deleted => unknown(identity),
             error => Problem::internal(&error, error.may_pass()),

@@ -14,7 +14,9 @@ use tokio::sync::{Semaphore, watch};
 use super::{
     OPENAPI,
     answer::{Answer, Problem, bytes, json, not_allowed, text},
-    gen_key, keys, wait,
+    gen_key,
+    keys::{self, Encoding},
+    wait,
 };
 use crate::{daemon::Daemon, identity::Identity};
 
@@ -50,6 +52,7 @@ enum Route {
     Keys,
     Key,
     PublicKey,
+    Certificate(Encoding),
     Sign,
     Wait,
     Status,
@@ -65,6 +68,7 @@ impl Route {
             | Self::Metrics
             | Self::OpenApi
             | Self::PublicKey
+            | Self::Certificate(_)
             | Self::Status => "GET",
             Self::GenKey | Self::Sign | Self::Wait => "POST",
             Self::Keys => "GET, POST",
@@ -84,6 +88,7 @@ impl Route {
             | Self::Keys
             | Self::Key
             | Self::PublicKey
+            | Self::Certificate(_)
             | Self::Sign
             | Self::Wait
             | Self::Status => Problem::into_answer,
@@ -99,7 +104,8 @@ impl Route {
             | Self::Metrics
             | Self::OpenApi
             | Self::GenKey
-            | Self::PublicKey => true,
+            | Self::PublicKey
+            | Self::Certificate(_) => true,
             Self::Keys | Self::Key | Self::Sign | Self::Wait | Self::Status => false,
         }
     }
@@ -117,6 +123,14 @@ fn router() -> Router<Route> {
         ("/v1/keys", Route::Keys),
         ("/v1/keys/{email}", Route::Key),
         ("/v1/keys/{email}/public.asc", Route::PublicKey),
+        (
+            "/v1/keys/{email}/certificate.pem",
+            Route::Certificate(Encoding::Pem),
+        ),
+        (
+            "/v1/keys/{email}/certificate.der",
+            Route::Certificate(Encoding::Der),
+        ),
         ("/v1/keys/{email}/sign", Route::Sign),
         ("/v1/wait", Route::Wait),
         ("/v1/status", Route::Status),
@@ -209,8 +223,13 @@ async fn dispatch(
         }
         (Route::Key, Some(email)) => blocking(move || keys::show(&daemon, &email)).await,
         (Route::PublicKey, Some(email)) => blocking(move || keys::public(&daemon, &email)).await,
+        (Route::Certificate(encoding), Some(email)) => {
+            let _permit = GENERATING.acquire().await.ok();
+            blocking(move || keys::certificate(&daemon, &email, encoding)).await
+        }
         (Route::Sign, Some(email)) => {
             let body = read_body(door, request).await?;
+            let _permit = GENERATING.acquire().await.ok();
             blocking(move || keys::sign(&daemon, &email, &body)).await
         }
         (Route::Wait, _) => {
@@ -218,7 +237,7 @@ async fn dispatch(
             let body = read_body(door, request).await?;
             wait::answer(daemon, &accept, &body, stopping).await
         }
-        (Route::Key | Route::PublicKey | Route::Sign, None) => {
+        (Route::Key | Route::PublicKey | Route::Certificate(_) | Route::Sign, None) => {
             Err(Problem::bad_request("the path names no key"))
         }
     }

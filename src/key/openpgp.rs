@@ -27,7 +27,7 @@ use crate::{
     digest::Digest,
     identity::Identity,
     key::{self, PublicNumbers, RawSignature, SecretKey},
-    signer::{self, DigestSigner},
+    signer::{self, DigestSigner, Purpose},
 };
 
 /// Why a certificate or signature could not be made, read or believed.
@@ -432,7 +432,7 @@ pub fn sign(
     let public = signer.public();
     let mut adapter = Adapter {
         public: public.key.clone(),
-        sign: &|digest, hash| signer.sign(digest, hash),
+        sign: &|digest, hash| signer.sign(Purpose::OpenPgp, digest, hash),
     };
     let signature = SignatureBuilder::new(SignatureType::Binary)
         .set_signature_creation_time(created.max(public.created()))

@@ -10,6 +10,7 @@
 
 use std::{
     fs,
+    io::{Read as _, Seek as _},
     path::{Path, PathBuf},
     process::{Command, Output},
     time::SystemTime,
@@ -17,12 +18,13 @@ use std::{
 
 use signdrop::{
     digest::Digest,
-    edit::Edit,
+    edit::{Edit, Splice},
     key::{
         Algorithm, RawSignature, SecretKey,
         openpgp::{Certificate, PublicKey},
+        x509,
     },
-    signer::{self, DigestSigner},
+    signer::{self, DigestSigner, Purpose},
 };
 
 /// A key of one test, not of any store.
@@ -30,6 +32,8 @@ pub struct TestKey {
     pub secret: SecretKey,
     pub certificate: Certificate,
     pub public: PublicKey,
+    /// For kernel modules, of the same private key; nothing where no kernel takes its algorithm.
+    pub x509: Option<x509::Certificate>,
 }
 
 impl TestKey {
@@ -39,10 +43,15 @@ impl TestKey {
         let certificate =
             Certificate::make(&secret, "alice_tools", &identity, SystemTime::now(), None).unwrap();
         let public = certificate.public_key();
+        let subject = x509::SubjectTemplate::default().subject(&identity).unwrap();
+        let x509 = x509::ModuleAlgorithm::try_from(algorithm)
+            .ok()
+            .map(|_| x509::Certificate::make(&secret, &subject, SystemTime::now(), None).unwrap());
         Self {
             secret,
             certificate,
             public,
+            x509,
         }
     }
 }
@@ -52,16 +61,40 @@ impl DigestSigner for TestKey {
         &self.public
     }
 
-    fn sign(&self, digest: Digest, hash: &[u8]) -> Result<RawSignature, signer::Error> {
+    fn certificate(&self) -> Result<&x509::Certificate, signer::Error> {
+        self.x509.as_ref().ok_or(signer::Error::NoCertificate)
+    }
+
+    fn sign(&self, _: Purpose, digest: Digest, hash: &[u8]) -> Result<RawSignature, signer::Error> {
         Ok(self.secret.sign(digest, hash)?)
     }
+}
+
+/// The stretches that an edit replaces.
+pub fn splices(edit: &Edit) -> &[Splice] {
+    match edit {
+        Edit::Splices(splices) => splices.as_slice(),
+        Edit::Rewrite(_) => panic!("it rewrites the file"),
+    }
+}
+
+/// Whether an edit leaves every byte that it does not replace in its place.
+pub fn keeps_length(edit: &Edit) -> bool {
+    let keeps = |splice: &Splice| splice.old_len == splice.new.len() as u64;
+    splices(edit).iter().all(keeps)
 }
 
 /// The file's bytes after the edit.
 pub fn edited(original: &[u8], edit: &Edit) -> Vec<u8> {
     let mut bytes = Vec::new();
+    if let Edit::Rewrite(content) = edit {
+        let mut content = content.try_clone().unwrap();
+        content.rewind().unwrap();
+        content.read_to_end(&mut bytes).unwrap();
+        return bytes;
+    }
     let mut at = 0;
-    for splice in edit.splices() {
+    for splice in splices(edit) {
         bytes.extend_from_slice(&original[at..splice.at as usize]);
         bytes.extend_from_slice(&splice.new);
         at = (splice.at + splice.old_len) as usize;
@@ -146,6 +179,32 @@ pub fn packages_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 pub mod daemon;
+pub mod modules;
+
+/// A number that the environment may give, for longer runs of a test.
+pub fn asked(name: &str, otherwise: usize) -> usize {
+    std::env::var(name).map_or(otherwise, |number| number.parse().unwrap())
+}
+
+/// Numbers that are not random in the least (xorshift64*).
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() >> 16) as usize % bound
+    }
+
+    pub fn one_of<T: Copy>(&mut self, choice: &[T]) -> T {
+        choice[self.below(choice.len())]
+    }
+}
 
 /// A v4 package that rpmbuild made, with a payload of about `size` random bytes.
 pub fn rpmbuild(dir: &Path, name: &str, size: usize) -> PathBuf {
