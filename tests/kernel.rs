@@ -1,0 +1,130 @@
+//! Real kernels that enforce signatures load what the daemon has signed, and refuse all else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
+)]
+mod common;
+#[path = "kernel/machine.rs"]
+mod machine;
+
+use std::fs;
+
+use common::{
+    daemon::Daemon,
+    modules::{bare, through},
+};
+use machine::{Machine, Refusal, Verdict};
+use signdrop::key::x509::Certificate;
+
+const DIGESTS: [&str; 3] = ["sha256", "sha384", "sha512"];
+
+/// A daemon whose projects have module keys of the algorithm, and whose directories name the digest.
+fn daemon(algorithm: &str) -> Daemon {
+    let rules = DIGESTS.map(|digest| {
+        format!("[[drop.rule]]\nmatch = \"**/{digest}/**\"\ndigest = \"{digest}\"\n")
+    });
+    let mut daemon = Daemon::prepare(&rules.concat());
+    let config = fs::read_to_string(daemon.config()).unwrap();
+    let wanted = format!("[keys]\nmodule_algorithm = \"{algorithm}\"");
+    daemon.write_config(&config.replace("[keys]", &wanted));
+    daemon.run();
+    daemon
+}
+
+fn certificate(daemon: &Daemon, identity: &str) -> Certificate {
+    let output = daemon.signdrop(["key", "certificate", identity]);
+    assert!(output.status.success(), "{output:?}");
+    Certificate::from_pem(&output.stdout).unwrap()
+}
+
+/// Drops a module below a project of the daemon's and answers what became of it.
+fn dropped(daemon: &Daemon, project: &str, name: &str, module: &[u8]) -> Vec<u8> {
+    let path = daemon.project(project).join(name);
+    fs::write(&path, module).unwrap();
+    daemon.settle(&path);
+    let after = fs::read(path).unwrap();
+    assert!(after != module, "{project}/{name} is as it was");
+    after
+}
+
+#[test]
+fn linux_6_1_loads_what_is_signed_with_rsa_and_refuses_all_else() {
+    tries("bookworm", |algorithm| {
+        if algorithm.starts_with("rsa") {
+            Verdict::Loaded
+        } else {
+            // Debian builds this kernel without ECDSA, so that it does not even take the certificate.
+            Verdict::Refused(Refusal::KeyRejected)
+        }
+    });
+}
+
+#[test]
+fn linux_6_12_loads_what_is_signed_with_rsa_or_ecdsa_and_refuses_all_else() {
+    tries("trixie", |_| Verdict::Loaded);
+}
+
+fn tries(suite: &'static str, wanted: impl Fn(&str) -> Verdict) {
+    let machine = Machine::new(suite);
+    let own = machine.own_module("dummy");
+    let module = bare(&own);
+    let mut known = Vec::new();
+    let mut modules: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut expected = Vec::new();
+    let mut expect = |name: String, module: Vec<u8>, verdict: Verdict| {
+        expected.push((name.clone(), verdict));
+        modules.push((name, module));
+    };
+    let rejected = Verdict::Refused(Refusal::KeyRejected);
+
+    for algorithm in ["rsa2048", "rsa3072", "rsa4096", "nistp256", "nistp384"] {
+        let daemon = daemon(algorithm);
+        for digest in DIGESTS {
+            let project = format!("alice/tools/{digest}");
+            let signed = dropped(&daemon, &project, "dummy.ko", module);
+            expect(format!("{algorithm}-{digest}"), signed, wanted(algorithm));
+        }
+        // The foreign signature gives way to ours.
+        let signed = dropped(&daemon, "alice/tools", "foreign.ko", &own);
+        expect(format!("{algorithm}-foreign"), signed, wanted(algorithm));
+        for (pack, unpack, end) in [
+            (&["gzip", "-c"][..], &["gzip", "-dc"][..], "gz"),
+            (&["xz", "-c"], &["xz", "-dc"], "xz"),
+            (&["zstd", "-c"], &["zstd", "-dc"], "zst"),
+        ] {
+            let name = format!("dummy.ko.{end}");
+            let signed = dropped(&daemon, "alice/tools", &name, &through(pack, module));
+            let unpacked = through(unpack, &signed);
+            expect(format!("{algorithm}-{end}"), unpacked, wanted(algorithm));
+            // This kernel unpacks xz by itself.
+            if (suite, end) == ("trixie", "xz") {
+                expect(format!("{algorithm}.packed"), signed, wanted(algorithm));
+            }
+        }
+        known.push(certificate(&daemon, "alice#tools@copr.example.org"));
+
+        let signed = dropped(&daemon, "alice/tools", "more.ko", module);
+        let stranger = dropped(&daemon, "bob/other", "dummy.ko", module);
+        expect(format!("{algorithm}-stranger"), stranger, rejected);
+        for (what, at) in [("content", 0x400), ("signature", module.len() + 200)] {
+            let mut changed = signed.clone();
+            changed[at] ^= 1;
+            let name = format!("{algorithm}-changed-{what}");
+            // A byte of the signature may also break its structure.
+            expect(name, changed, rejected);
+        }
+        expect(format!("{algorithm}-garbage"), [&signed, &b"\n"[..]].concat(), rejected);
+    }
+
+    let verdicts = machine.tries(&known.iter().collect::<Vec<_>>(), &modules);
+    let wrong: Vec<_> = expected
+        .iter()
+        .filter(|(name, verdict)| verdicts[name] != *verdict)
+        .map(|(name, verdict)| format!("{name}: {:?}, not {verdict:?}", verdicts[name]))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
