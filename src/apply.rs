@@ -44,6 +44,14 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// The file could not be written, and is again what it was, under another stamp. May pass, as its source does.
+    #[error("the write was undone")]
+    Undone {
+        /// The file's present stamp.
+        stamp: Stamp,
+        /// What failed.
+        source: Box<Self>,
+    },
     /// The redo log cannot be written. May pass.
     #[error("cannot write the redo log: {0}")]
     Redo(String),
@@ -54,6 +62,7 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Changed | Self::Io { .. } | Self::Redo(_) => true,
+            Self::Undone { source, .. } => source.may_pass(),
             Self::DoesNotFit => false,
         }
     }
@@ -221,11 +230,15 @@ fn write_in_place(
         }
         Err(error) => {
             // A disk that is too full for a longer file has room for the old one.
-            match begun.undo(&file) {
-                Ok(()) => redo.end(begun)?,
-                Err(_) => redo.leave(begun),
+            if begun.undo(&file).is_err() {
+                redo.leave(begun);
+                return Err(error);
             }
-            Err(error)
+            redo.end(begun)?;
+            Err(Error::Undone {
+                stamp: stamp_of(&file)?,
+                source: Box::new(error),
+            })
         }
     }
 }

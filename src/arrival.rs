@@ -186,7 +186,13 @@ impl Way {
         match self.settle_at(&candidate, &place, &stat, why, keys) {
             Ok(Settlement::Nothing) => self.forget(&candidate),
             Ok(settlement) => settlement,
-            Err(error) => self.failed(&candidate, &place, Stamp::of(&stat), &error),
+            Err(error) => {
+                let stamp = match &error {
+                    Error::Apply(apply::Error::Undone { stamp, .. }) => *stamp,
+                    _ => Stamp::of(&stat),
+                };
+                self.failed(&candidate, &place, stamp, &error)
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Kills the daemon at each named step of signing and at any moment, and shows that no package is lost, torn or left unsigned.
+//! Kills the daemon at each named step of signing and at any moment, and shows that no artifact is lost, torn or left unsigned.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -19,11 +19,15 @@ use std::{
 use common::{
     Rpmdb,
     daemon::{Daemon, Mounted},
+    modules::{bare, is_signed, modules_of, through},
     packages_below, quick_package, rpmbuild, run,
 };
+use signdrop::key::x509::Certificate;
 
-/// How many packages each round drops.
-const PACKAGES: u64 = 12;
+/// How many artifacts each round drops.
+const ARTIFACTS: u64 = 12;
+
+const IDENTITY: &str = "alice#tools@copr.example.org";
 
 #[test]
 fn no_crash_harms_packages_that_are_written_in_place() {
@@ -58,6 +62,44 @@ fn no_crash_harms_packages_that_are_cloned_on_btrfs() {
 }
 
 #[test]
+fn no_crash_harms_modules_that_are_appended_to() {
+    let filesystem = Mounted::new("ext4", 128);
+    let mut drill = Drill::with(&filesystem, "auto", Stock::modules(&filesystem, "none"));
+    for step in ["sign", "redo", "torn", "write", "sync", "end"] {
+        drill.at_step(step, [1, 2, 3, 5, 8, 12]);
+    }
+    drill.at_random(64);
+    drill.conclude(36 + 64);
+}
+
+#[test]
+fn no_crash_harms_modules_whose_longer_signature_is_replaced() {
+    let filesystem = Mounted::new("ext4", 128);
+    let mut drill = Drill::with(&filesystem, "auto", Stock::modules(&filesystem, "foreign"));
+    // Debian's signature has more bytes than one of ours, so that the file's end is cut off.
+    for step in ["redo", "torn", "write", "cut", "sync"] {
+        drill.at_step(step, [1, 3, 6, 12]);
+    }
+    drill.at_random(20);
+    drill.conclude(20 + 20);
+}
+
+#[test]
+fn no_crash_harms_compressed_modules_that_are_rewritten() {
+    let filesystem = Mounted::new("ext4", 128);
+    let mut drill = Drill::with(
+        &filesystem,
+        "auto",
+        Stock::modules(&filesystem, "compressed"),
+    );
+    for step in ["sign", "create", "fill", "exchange"] {
+        drill.at_step(step, [1, 2, 3, 5, 8, 12]);
+    }
+    drill.at_random(76);
+    drill.conclude(24 + 76);
+}
+
+#[test]
 fn a_torn_package_is_healed_under_whatever_name_it_has_and_a_newer_one_is_not() {
     let filesystem = Mounted::new("ext4", 128);
     let mut drill = Drill::new(&filesystem, "auto");
@@ -72,13 +114,20 @@ fn a_torn_package_is_healed_under_whatever_name_it_has_and_a_newer_one_is_not() 
         assert_eq!(drill.daemon.wait_exit().signal(), Some(9));
         let torn = fs::read(&packages[0]).unwrap();
         assert!(torn != original && torn.len() == original.len());
-        assert!(!drill.rpmdb.check(&packages[0]).0, "it was not torn");
+        assert!(
+            !drill.judge.rpmdb().check(&packages[0]).0,
+            "it was not torn"
+        );
         assert_eq!(drill.redo_records(), 1);
         let path = packages[0].with_file_name("package.rpm");
         fs::rename(&packages[0], &path).unwrap();
         if is_replaced {
             // The same inode, with other content.
-            fs::copy(drill.stock.path().join("package1-1.0-1.noarch.rpm"), &path).unwrap();
+            fs::copy(
+                drill.stock.dir.path().join("package1-1.0-1.noarch.rpm"),
+                &path,
+            )
+            .unwrap();
         }
         drill.recover(round, &[path]);
     }
@@ -95,7 +144,7 @@ fn a_torn_package_that_cannot_be_healed_yet_is_healed_later() {
     drill.daemon.clear_environment();
     let torn = packages
         .iter()
-        .find(|path| !drill.rpmdb.check(path).0)
+        .find(|path| !drill.judge.rpmdb().check(path).0)
         .expect("none was torn");
     let chattr = |flag| {
         let output = run(Command::new("chattr").arg(flag).arg(torn));
@@ -147,13 +196,120 @@ fn survives_with_clones(filesystem: &Mounted) {
     drill.conclude(9 + 6);
 }
 
-/// A daemon that is killed again and again, and unsigned packages for it.
+/// A daemon that is killed again and again, and unsigned artifacts for it.
 struct Drill {
     daemon: Daemon,
-    stock: tempfile::TempDir,
-    rpmdb: Rpmdb,
+    stock: Stock,
+    judge: Judge,
     random: u64,
     kills: u64,
+}
+
+/// Unsigned artifacts, to be copied in each round.
+struct Stock {
+    dir: tempfile::TempDir,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Packages,
+    Modules,
+}
+
+/// Who tells whether an artifact is whole and signed.
+enum Judge {
+    Packages(Rpmdb),
+    Modules(Box<Certificate>),
+}
+
+impl Stock {
+    fn packages(filesystem: &Mounted) -> Self {
+        let dir = tempfile::tempdir_in(filesystem.path()).unwrap();
+        for number in 0..ARTIFACTS {
+            let name = format!("package{number}");
+            if number < 3 {
+                rpmbuild(dir.path(), &name, 1000 << (number * 5));
+            } else {
+                let size = (number as usize) * 20_000;
+                quick_package(dir.path(), &name, size, rpm::RpmFormat::V4);
+            }
+        }
+        let kind = Kind::Packages;
+        Self { dir, kind }
+    }
+
+    /// Modules of Debian's kernel: unsigned, with its `foreign` signature, or unsigned and `compressed`.
+    fn modules(filesystem: &Mounted, state: &str) -> Self {
+        let dir = tempfile::tempdir_in(filesystem.path()).unwrap();
+        let all = modules_of("bookworm");
+        let step = all.len() / ARTIFACTS as usize;
+        for (number, path) in all
+            .iter()
+            .step_by(step)
+            .take(ARTIFACTS as usize)
+            .enumerate()
+        {
+            let signed = fs::read(path).unwrap();
+            let (end, bytes) = match (state, number % 3) {
+                ("none", _) => ("ko", bare(&signed).to_vec()),
+                ("foreign", _) => ("ko", signed),
+                ("compressed", 0) => ("ko.gz", through(&["gzip", "-c"], bare(&signed))),
+                ("compressed", 1) => ("ko.xz", through(&["xz", "-0c"], bare(&signed))),
+                ("compressed", _) => ("ko.zst", through(&["zstd", "-c"], bare(&signed))),
+                other => panic!("{other:?}"),
+            };
+            fs::write(dir.path().join(format!("module{number:02}.{end}")), bytes).unwrap();
+        }
+        let kind = Kind::Modules;
+        Self { dir, kind }
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.kind.below(self.dir.path())
+    }
+}
+
+impl Kind {
+    /// Every artifact below a directory, sorted.
+    fn below(self, directory: &Path) -> Vec<PathBuf> {
+        match self {
+            Self::Packages => packages_below(directory),
+            Self::Modules => {
+                let mut found: Vec<_> = fs::read_dir(directory)
+                    .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
+                    .unwrap_or_default();
+                found.retain(|path| path.to_string_lossy().contains(".ko"));
+                found.sort();
+                found
+            }
+        }
+    }
+}
+
+impl Judge {
+    fn rpmdb(&self) -> &Rpmdb {
+        match self {
+            Self::Packages(rpmdb) => rpmdb,
+            Self::Modules(_) => panic!("it judges modules"),
+        }
+    }
+
+    fn is_signed(&self, path: &Path) -> bool {
+        match self {
+            Self::Packages(rpmdb) => rpmdb.is_signed(path),
+            Self::Modules(certificate) => {
+                let bytes = fs::read(path).unwrap();
+                let module = match path.extension().unwrap().to_str().unwrap() {
+                    "gz" => through(&["gzip", "-dc"], &bytes),
+                    "xz" => through(&["xz", "-dc"], &bytes),
+                    "zst" => through(&["zstd", "-dc"], &bytes),
+                    _ => bytes,
+                };
+                is_signed(&module, certificate)
+            }
+        }
+    }
 }
 
 /// Where the packages come from in a round.
@@ -166,33 +322,35 @@ enum Dropped {
 
 impl Drill {
     fn new(filesystem: &Mounted, update: &str) -> Self {
-        let stock = tempfile::tempdir_in(filesystem.path()).unwrap();
-        for number in 0..PACKAGES {
-            let name = format!("package{number}");
-            if number < 3 {
-                rpmbuild(stock.path(), &name, 1000 << (number * 5));
-            } else {
-                let size = (number as usize) * 20_000;
-                quick_package(stock.path(), &name, size, rpm::RpmFormat::V4);
-            }
-        }
+        Self::with(filesystem, update, Stock::packages(filesystem))
+    }
+
+    fn with(filesystem: &Mounted, update: &str, stock: Stock) -> Self {
         let dir = tempfile::tempdir_in(filesystem.path()).unwrap();
         let mut daemon = Daemon::prepare_in(dir, &format!("update = \"{update}\""));
+        let config = fs::read_to_string(daemon.config()).unwrap();
+        daemon.write_config(&config.replace("[keys]", "[keys]\nmodule_algorithm = \"nistp256\""));
         daemon.run();
-        let output = daemon.signdrop(["key", "generate", "alice#tools@copr.example.org"]);
+        let output = daemon.signdrop(["key", "generate", IDENTITY]);
         assert!(output.status.success(), "{output:?}");
-        let rpmdb = Rpmdb::new(&daemon.export("alice#tools@copr.example.org"));
+        let judge = match stock.kind {
+            Kind::Packages => Judge::Packages(Rpmdb::new(&daemon.export(IDENTITY))),
+            Kind::Modules => {
+                let output = daemon.signdrop(["key", "certificate", IDENTITY]);
+                Judge::Modules(Box::new(Certificate::from_pem(&output.stdout).unwrap()))
+            }
+        };
         let project = daemon.project("alice/tools");
         // Nothing that the rounds find signed was so before.
-        for path in packages_below(stock.path()) {
-            assert!(!rpmdb.is_signed(&path), "{}", path.display());
+        for path in stock.paths() {
+            assert!(!judge.is_signed(&path), "{}", path.display());
         }
-        assert!(packages_below(&project).is_empty());
+        assert!(stock.kind.below(&project).is_empty());
         assert!(daemon.stop().success());
         Self {
             daemon,
             stock,
-            rpmdb,
+            judge,
             random: 0x5eed_0fd1_ce5e_ed5e,
             kills: 0,
         }
@@ -255,7 +413,7 @@ impl Drill {
             Dropped::Renamed => outside.path(),
         };
         let mut packages = Vec::new();
-        for path in packages_below(self.stock.path()) {
+        for path in self.stock.paths() {
             let name = path.file_name().unwrap();
             fs::copy(&path, first.join(name)).unwrap();
             packages.push(directory.join(name));
@@ -274,17 +432,18 @@ impl Drill {
         self.daemon.run();
         self.daemon.settle(&self.daemon.drop_dir());
         let directory = self.daemon.drop_dir().join("alice/tools").join(round);
-        assert_eq!(packages_below(&directory), packages, "{round}");
+        assert_eq!(self.stock.kind.below(&directory), packages, "{round}");
         for path in packages {
             assert!(
-                self.rpmdb.is_signed(path),
+                self.judge.is_signed(path),
                 "{round}: {}\n{}",
-                self.rpmdb.check(path).1,
+                path.display(),
                 self.daemon.log()
             );
         }
         assert!(self.daemon.stop().success(), "{}", self.daemon.log());
-        assert_eq!(left_behind(&self.daemon.drop_dir()), [""; 0], "{round}");
+        let left = left_behind(&self.daemon.drop_dir(), packages);
+        assert_eq!(left, [""; 0], "{round}");
         assert_eq!(self.redo_records(), 0, "{round}");
         fs::remove_dir_all(directory).unwrap();
     }
@@ -318,15 +477,15 @@ impl Drill {
     }
 }
 
-/// Names of files that are neither packages nor directories.
-fn left_behind(directory: &Path) -> Vec<String> {
+/// Names of files that are neither artifacts nor directories.
+fn left_behind(directory: &Path, artifacts: &[PathBuf]) -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
         let path = entry.path();
         if path.is_dir() {
-            names.extend(left_behind(&path));
-        } else if path.extension().is_none_or(|end| end != "rpm") {
+            names.extend(left_behind(&path, artifacts));
+        } else if !artifacts.contains(&path) {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
     }

@@ -117,7 +117,11 @@ fn tries(suite: &'static str, wanted: impl Fn(&str) -> Verdict) {
             // A byte of the signature may also break its structure.
             expect(name, changed, rejected);
         }
-        expect(format!("{algorithm}-garbage"), [&signed, &b"\n"[..]].concat(), rejected);
+        expect(
+            format!("{algorithm}-garbage"),
+            [&signed, &b"\n"[..]].concat(),
+            rejected,
+        );
     }
 
     let verdicts = machine.tries(&known.iter().collect::<Vec<_>>(), &modules);

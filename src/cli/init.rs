@@ -12,7 +12,7 @@ use super::{
     terminal::{say, shown},
 };
 use crate::{
-    config::{Action, Config, MasterKeySource},
+    config::{Action, CertificateOf, Config, MasterKeySource},
     master_key,
 };
 
@@ -108,6 +108,14 @@ pub(super) fn check(config_path: &Path) -> Result<(), Error> {
             || "never".into(),
             |time| format!("{} days after they are made", time.as_secs() / 86400)
         ),
+    ))?;
+    say(&format!(
+        "kernel modules are signed with {}, named by certificates for {}",
+        match config.keys.certificate {
+            CertificateOf::Own => format!("{} keys of their own", config.keys.module_algorithm),
+            CertificateOf::OpenPgp => "the OpenPGP keys".into(),
+        },
+        config.keys.certificate_subject
     ))?;
     let mut missing = 0;
     for drop in &config.drops {

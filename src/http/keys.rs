@@ -313,8 +313,11 @@ pub(super) fn delete(daemon: &Daemon, identity: &Identity) -> Result<Answer, Pro
     Ok(json(StatusCode::OK, &info(&entry)?))
 }
 
-pub(super) fn sign(daemon: &Daemon, identity: &Identity, body: &[u8]) -> Result<Answer, Problem> {
-    let request: SignRequest = parse(body)?;
+pub(super) fn sign(
+    daemon: &Daemon,
+    identity: &Identity,
+    request: &SignRequest,
+) -> Result<Answer, Problem> {
     let hash = hex::decode(&request.hash)
         .ok()
         .filter(|hash| hash.len() == request.digest.len_bytes())

@@ -15,10 +15,10 @@ use super::{
     OPENAPI,
     answer::{Answer, Problem, bytes, json, not_allowed, text},
     gen_key,
-    keys::{self, Encoding},
+    keys::{self, Encoding, SignRequest},
     wait,
 };
-use crate::{daemon::Daemon, identity::Identity};
+use crate::{daemon::Daemon, identity::Identity, signer::Purpose};
 
 /// Bytes that a request's body may have at the most.
 const BODY_LIMIT: usize = 1 << 20;
@@ -228,9 +228,12 @@ async fn dispatch(
             blocking(move || keys::certificate(&daemon, &email, encoding)).await
         }
         (Route::Sign, Some(email)) => {
-            let body = read_body(door, request).await?;
-            let _permit = GENERATING.acquire().await.ok();
-            blocking(move || keys::sign(&daemon, &email, &body)).await
+            let request: SignRequest = keys::parse(&read_body(door, request).await?)?;
+            let _permit = match request.purpose {
+                Purpose::OpenPgp => None,
+                Purpose::Cms => GENERATING.acquire().await.ok(),
+            };
+            blocking(move || keys::sign(&daemon, &email, &request)).await
         }
         (Route::Wait, _) => {
             let accept = header(&request, hyper::header::ACCEPT);

@@ -100,6 +100,12 @@ pub struct ModuleAlgorithm(Algorithm);
 )]
 pub struct NotForModules(pub Algorithm);
 
+impl fmt::Display for ModuleAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl TryFrom<Algorithm> for ModuleAlgorithm {
     type Error = NotForModules;
 

@@ -102,7 +102,10 @@ impl Machine {
             .find_map(|_| self.boot(dir.path(), certificates))
             .unwrap_or_else(|| {
                 let console = fs::read_to_string(dir.path().join("console"));
-                panic!("the kernel never finished:\n{}", console.unwrap_or_default())
+                panic!(
+                    "the kernel never finished:\n{}",
+                    console.unwrap_or_default()
+                )
             });
         assert!(said.contains("enforced Y"), "{said}");
         let verdicts: BTreeMap<_, _> = said
@@ -135,20 +138,30 @@ impl Machine {
             .arg("-serial")
             .arg(format!("file:{}", said.display()))
             .arg("-drive")
-            .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={firmware}"))
+            .arg(format!(
+                "if=pflash,format=raw,unit=0,readonly=on,file={firmware}"
+            ))
             .arg("-drive")
-            .arg(format!("if=pflash,format=raw,unit=1,file={}", variables.display()))
+            .arg(format!(
+                "if=pflash,format=raw,unit=1,file={}",
+                variables.display()
+            ))
             .arg("-kernel")
             .arg(&self.image)
             .arg("-initrd")
             .arg(dir.join("initrd"))
-            .args(["-append", "console=ttyS0 loglevel=5 panic=-1 module.sig_enforce=1"])
+            .args([
+                "-append",
+                "console=ttyS0 loglevel=5 panic=-1 module.sig_enforce=1",
+            ])
             .stdin(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run qemu: {error}; `make kernel` installs it"));
         end_in_time(machine);
         let said = fs::read_to_string(&said).unwrap();
-        said.lines().any(|line| line.trim_end() == "end").then_some(said)
+        said.lines()
+            .any(|line| line.trim_end() == "end")
+            .then_some(said)
     }
 
     /// An initial filesystem in the format "newc" (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
@@ -167,7 +180,11 @@ impl Machine {
         archive.add("init", 0o100_755, &fs::read(program).unwrap());
         if self.suite == "bookworm" {
             // This kernel has SHA-384 and SHA-512 only so.
-            archive.add("before/sha512", 0o100_644, &self.own_module("sha512_generic"));
+            archive.add(
+                "before/sha512",
+                0o100_644,
+                &self.own_module("sha512_generic"),
+            );
         }
         for (name, bytes) in modules {
             archive.add(&format!("modules/{name}"), 0o100_644, bytes);
