@@ -258,8 +258,9 @@ impl Way {
         keys: &Keys,
     ) -> Result<(Outcome, Stamp), Error> {
         let drop = candidate.drop;
-        if drop.action == Action::Sign && !drop.create_keys {
-            // Reading the payload is for nothing without a key.
+        let is_package = candidate.format == Format::Rpm;
+        if is_package && drop.action == Action::Sign && !drop.create_keys {
+            // Reading the payload is for nothing without a key. What only has a module's name is ignored, key or not.
             self.key(drop, project, keys)?;
         }
         let digest = drop.digest(candidate.relative);

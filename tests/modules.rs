@@ -259,6 +259,18 @@ fn what_only_has_a_modules_name_is_ignored_and_what_is_broken_fails() {
 }
 
 #[test]
+fn what_only_has_a_modules_name_is_ignored_where_nobody_has_made_a_key_either() {
+    let daemon = fast("create_keys = false");
+    let module = drop_module(&daemon, "alice/tools/dummy.ko", &small_module());
+    drop_module(&daemon, "alice/tools/kde.ko", b"msgid");
+    let (status, said) = daemon.wait(&daemon.drop_dir());
+    assert_eq!(status, 1);
+    assert!(said.contains("there is no key for alice#tools"), "{said}");
+    assert!(!said.contains("kde.ko"), "{said}");
+    assert!(fs::read(&module).unwrap() == small_module());
+}
+
+#[test]
 fn the_limit_of_unpacking_is_the_configurations() {
     let daemon = fast("unpack_limit_mib = 1");
     let dir = tempfile::tempdir().unwrap();

@@ -22,8 +22,10 @@ use std::{
 use common::{
     Rpmdb,
     daemon::{Daemon, PATIENCE},
+    modules::{is_signed, small_module, through},
     quick_package, run,
 };
+use signdrop::key::x509::Certificate;
 
 fn units() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")
@@ -362,12 +364,16 @@ fn give_to_builder(tree: &Path) {
     }
 }
 
-/// Drops packages that are the builder's, has them signed in place and as copies, and unsigned by a copy.
+/// Drops packages and modules that are the builder's, and has them signed in place, at their end and as copies.
 fn work_on_the_builders_files(daemon: &mut Daemon) {
     let project = daemon.project("alice/tools");
     let stage = tempfile::tempdir_in(daemon.dir.path()).unwrap();
     let in_place = quick_package(stage.path(), "in-place", 10_000, rpm::RpmFormat::V4);
     let linked = quick_package(stage.path(), "linked", 10_000, rpm::RpmFormat::V4);
+    let module = stage.path().join("module.ko");
+    fs::write(&module, small_module()).unwrap();
+    let packed = stage.path().join("module.ko.xz");
+    fs::write(&packed, through(&["xz", "-c"], &small_module())).unwrap();
     let elsewhere = stage.path().join("elsewhere");
     fs::hard_link(&linked, &elsewhere).unwrap();
     let acl = run(Command::new("setfacl")
@@ -382,7 +388,7 @@ fn work_on_the_builders_files(daemon: &mut Daemon) {
     give_to_builder(&daemon.drop_dir());
     let original = fs::read(&elsewhere).unwrap();
     let mut dropped = Vec::new();
-    for path in [in_place, linked] {
+    for path in [in_place, linked, module, packed] {
         let to = project.join(path.file_name().unwrap());
         fs::rename(&path, &to).unwrap();
         dropped.push(to);
@@ -397,8 +403,17 @@ fn work_on_the_builders_files(daemon: &mut Daemon) {
     daemon.settle(&daemon.drop_dir());
 
     let rpmdb = Rpmdb::new(&daemon.export("alice#tools@copr.example.org"));
+    let output = daemon.signdrop(["key", "certificate", "alice#tools@copr.example.org"]);
+    let certificate = Certificate::from_pem(&output.stdout).unwrap();
     for path in &dropped {
-        assert!(rpmdb.is_signed(path), "{}", rpmdb.check(path).1);
+        match path.extension().unwrap().to_str().unwrap() {
+            "ko" => assert!(is_signed(&fs::read(path).unwrap(), &certificate)),
+            "xz" => {
+                let unpacked = through(&["xz", "-dc"], &fs::read(path).unwrap());
+                assert!(is_signed(&unpacked, &certificate));
+            }
+            _ => assert!(rpmdb.is_signed(path), "{}", rpmdb.check(path).1),
+        }
         let now = fs::metadata(path).unwrap();
         assert_eq!((now.uid(), now.gid()), (BUILDER, BUILDER), "{path:?}");
         assert_eq!(

@@ -1,6 +1,6 @@
 //! The figures of the README. Ratios are within one run, times are medians.
 //!
-//! `make bench` runs all of it; `cargo bench --bench figures -- packages large latency keys` runs the parts that are named.
+//! `make bench` runs all of it; `cargo bench --bench figures -- packages large latency modules keys` runs the parts that are named.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
 mod common;
 
 mod keys;
+mod modules;
 mod packages;
 
 use std::time::Duration;
@@ -35,6 +36,9 @@ fn main() {
     }
     if wanted("latency") {
         packages::latency(&mut table);
+    }
+    if wanted("modules") {
+        modules::modules(&mut table);
     }
     if wanted("keys") {
         keys::keys(&mut table);

@@ -81,9 +81,9 @@ fn end_agent(home: &Path) {
         .args(["--kill", "all"]));
 }
 
-/// Moves a directory of packages into the drop directory and waits until all are settled: from the first arrival to the last outcome.
-fn drop_directory(daemon: &Daemon, from: &Path, round: usize) -> Duration {
-    let target = daemon.project("alice/tools").join(format!("round-{round}"));
+/// Moves a directory of artifacts into the drop directory and waits until all are settled: from the first arrival to the last outcome.
+pub(crate) fn drop_directory(daemon: &Daemon, from: &Path, name: &str) -> Duration {
+    let target = daemon.project("alice/tools").join(name);
     let mut connection = Connection::open(daemon);
     let begin = Instant::now();
     fs::rename(from, &target).unwrap();
@@ -120,7 +120,11 @@ pub(super) fn many(table: &mut Table) {
         let copy = tempfile::tempdir_in(signing.dir.path()).unwrap();
         let packages = copy.path().join("packages");
         copy_all(originals.path(), &packages);
-        sign.push(drop_directory(&signing, &packages, round));
+        sign.push(drop_directory(
+            &signing,
+            &packages,
+            &format!("round-{round}"),
+        ));
 
         copy_all(originals.path(), &packages);
         let paths = packages_below(&packages);
@@ -130,7 +134,11 @@ pub(super) fn many(table: &mut Table) {
         let ours = tempfile::tempdir_in(unsigning.dir.path()).unwrap();
         let signed = ours.path().join("packages");
         copy_all(&packages, &signed);
-        unsign.push(drop_directory(&unsigning, &signed, round));
+        unsign.push(drop_directory(
+            &unsigning,
+            &signed,
+            &format!("round-{round}"),
+        ));
         let begin = Instant::now();
         for path in &paths {
             rpmsign(home.path(), "--delsign", std::slice::from_ref(path));
@@ -199,7 +207,7 @@ pub(super) fn large(table: &mut Table) {
             .arg(copies.join("large.rpm")));
         assert!(output.status.success(), "{output:?}");
         hash.push(begin.elapsed());
-        sign.push(drop_directory(&daemon, &copies, round));
+        sign.push(drop_directory(&daemon, &copies, &format!("round-{round}")));
         fs::remove_dir_all(daemon.project("alice/tools").join(format!("round-{round}"))).unwrap();
     }
     let (sign, hash) = (median(sign), median(hash));

@@ -140,6 +140,15 @@ impl SignFile {
         }
     }
 
+    /// The program with its arguments but the module, for a shell.
+    pub fn command(&self, digest: &str) -> String {
+        let dir = self.dir.path().display();
+        format!(
+            "{} {digest} {dir}/key.pem {dir}/certificate.pem",
+            self.program.display()
+        )
+    }
+
     /// Appends a signature to the module.
     pub fn sign(&self, module: &[u8], digest: &str) -> Vec<u8> {
         let path = self.dir.path().join("module.ko");
