@@ -18,8 +18,13 @@ use common::{
     modules::{bare, through},
 };
 use machine::{Machine, Refusal, Verdict};
-use signdrop::key::x509::Certificate;
+use signdrop::{
+    key::x509::Certificate,
+    keystore::{Keystore, MasterKey},
+    store::Store,
+};
 
+const ALICE: &str = "alice#tools@copr.example.org";
 const DIGESTS: [&str; 3] = ["sha256", "sha384", "sha512"];
 
 /// A daemon whose projects have module keys of the algorithm, and whose directories name the digest.
@@ -33,6 +38,29 @@ fn daemon(algorithm: &str) -> Daemon {
     daemon.write_config(&config.replace("[keys]", &wanted));
     daemon.run();
     daemon
+}
+
+/// A daemon whose projects sign modules with their OpenPGP keys.
+fn of_openpgp() -> Daemon {
+    let mut daemon = Daemon::prepare("");
+    let config = fs::read_to_string(daemon.config()).unwrap();
+    daemon.write_config(&config.replace("[keys]", "[keys]\ncertificate = \"openpgp\""));
+    daemon.run();
+    daemon
+}
+
+/// A certificate of Alice's OpenPGP key that is not the daemon's own. Stops the daemon, since its store is needed for it.
+fn another_certificate(mut daemon: Daemon) -> Certificate {
+    let own = certificate(&daemon, ALICE);
+    daemon.stop();
+    let state_dir = daemon.dir.path().join("state");
+    let master = fs::read(daemon.dir.path().join("master.key")).unwrap();
+    let store = Store::open(&state_dir.join("store")).unwrap();
+    let keystore = Keystore::open(&store, &state_dir, MasterKey::parse(&master).unwrap()).unwrap();
+    let entry = keystore.find(&ALICE.parse().unwrap()).unwrap().unwrap();
+    let another = common::certificate(&keystore.unlock(&entry).unwrap());
+    assert!(another.has_key_of(&own) && another.serial() != own.serial());
+    another
 }
 
 fn certificate(daemon: &Daemon, identity: &str) -> Certificate {
@@ -105,7 +133,7 @@ fn tries(suite: &'static str, wanted: impl Fn(&str) -> Verdict) {
                 expect(format!("{algorithm}.packed"), signed, wanted(algorithm));
             }
         }
-        known.push(certificate(&daemon, "alice#tools@copr.example.org"));
+        known.push(certificate(&daemon, ALICE));
 
         let signed = dropped(&daemon, "alice/tools", "more.ko", module);
         let stranger = dropped(&daemon, "bob/other", "dummy.ko", module);
@@ -123,6 +151,12 @@ fn tries(suite: &'static str, wanted: impl Fn(&str) -> Verdict) {
             rejected,
         );
     }
+
+    // An installation that comes from obs-sign: kernels know another certificate of the OpenPGP key than the daemon makes.
+    let daemon = of_openpgp();
+    let signed = dropped(&daemon, "alice/tools", "dummy.ko", module);
+    expect("openpgp".into(), signed, Verdict::Loaded);
+    known.push(another_certificate(daemon));
 
     let verdicts = machine.tries(&known.iter().collect::<Vec<_>>(), &modules);
     let wrong: Vec<_> = expected

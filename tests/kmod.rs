@@ -15,7 +15,7 @@ use std::{
 };
 
 use common::{
-    Numbers, TestKey, asked, edited,
+    Numbers, TestKey, asked, certificate, edited,
     modules::{
         MARKER, SignFile, TRAILER, bare, is_signed, modinfo, modules_of, small_module, split,
         through,
@@ -80,6 +80,23 @@ fn rsa_signatures_are_those_of_sign_file_to_the_byte() {
             }
         }
     }
+}
+
+#[test]
+fn a_signature_of_the_openpgp_key_names_the_key_and_fits_each_of_its_certificates() {
+    let key = TestKey::of_both(Algorithm::Rsa2048);
+    let module = small_module();
+    let signed = sign(&module, &key, Digest::Sha256);
+    assert!(signed == SignFile::new(&key).sign_by_key_identifier(&module, "sha256"));
+    let whole = check(&signed, Digest::Sha256).unwrap();
+    let (one, other) = (key.x509.as_ref().unwrap(), certificate(&key.secret));
+    assert_ne!(one.serial(), other.serial());
+    for certificate in [one, &other] {
+        assert!(is_signed(&signed, certificate));
+        assert!(whole.is_signed_by(certificate));
+    }
+    let stranger = TestKey::new(Algorithm::Rsa2048);
+    assert!(!whole.is_signed_by(stranger.x509.as_ref().unwrap()));
 }
 
 #[test]
@@ -950,7 +967,7 @@ fn attributed(module: &[u8], key: &TestKey) -> Vec<u8> {
         pkey::PKey,
         x509::X509,
     };
-    let secret = PKey::private_key_from_pkcs8(&key.secret.to_pkcs8().unwrap()).unwrap();
+    let secret = PKey::private_key_from_pkcs8(&key.module_secret().to_pkcs8().unwrap()).unwrap();
     let certificate = X509::from_der(key.x509.as_ref().unwrap().as_der()).unwrap();
     let options = CMSOptions::BINARY | CMSOptions::DETACHED | CMSOptions::CMS_NOCERTS;
     let cms = CmsContentInfo::sign(

@@ -155,6 +155,14 @@ impl PublicKey {
         self.key.pk_algo() == PublicKeyAlgorithm::RSAEncryptSign
     }
 
+    /// The modulus of an RSA key, big-endian.
+    pub fn rsa_modulus(&self) -> Option<&[u8]> {
+        match self.key.mpis() {
+            mpi::PublicKey::RSA { n, .. } => Some(n.value()),
+            _ => None,
+        }
+    }
+
     /// The digest that this key signs with where `wanted` is wished for: a stronger one where that is too weak for the key, since
     /// verifiers refuse such signatures.
     pub fn digest(&self, wanted: Digest) -> Digest {

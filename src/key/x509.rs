@@ -42,7 +42,7 @@ use x509_cert::{
 
 use crate::{
     digest::Digest,
-    key::{self, Algorithm, RawSignature, SecretKey},
+    key::{self, Algorithm, RawSignature, SecretKey, openpgp::PublicKey},
     signer,
 };
 
@@ -256,6 +256,12 @@ impl Certificate {
         self.public.public_eq(&other.public)
     }
 
+    /// Whether the certificate is of an OpenPGP key that is RSA.
+    pub fn is_of(&self, openpgp: &PublicKey) -> bool {
+        let own = self.public.rsa().map(|rsa| rsa.n().to_vec());
+        own.is_ok_and(|own| openpgp.rsa_modulus() == Some(&own))
+    }
+
     /// Whether `signature`, as formats encode it, is the key's over `hash`, which `digest` produced.
     pub fn verifies(&self, digest: Digest, hash: &[u8], signature: &[u8]) -> bool {
         let verify = || -> Result<bool, openssl::error::ErrorStack> {
@@ -334,8 +340,7 @@ fn time(time: SystemTime) -> Result<Time, x509_cert::der::Error> {
 }
 
 fn extensions(spki: &SubjectPublicKeyInfoOwned) -> Result<Vec<Extension>, x509_cert::der::Error> {
-    // RFC 5280, section 4.2.1.2, method 1.
-    let identifier = OctetString::new(sha1(spki.subject_public_key.raw_bytes()))?;
+    let identifier = key_identifier(spki)?;
     Ok(vec![
         extension(
             &BasicConstraints {
@@ -365,6 +370,11 @@ fn extensions(spki: &SubjectPublicKeyInfoOwned) -> Result<Vec<Extension>, x509_c
             Criticality::Uncritical,
         )?,
     ])
+}
+
+/// RFC 5280, section 4.2.1.2, method 1.
+fn key_identifier(spki: &SubjectPublicKeyInfoOwned) -> Result<OctetString, x509_cert::der::Error> {
+    OctetString::new(sha1(spki.subject_public_key.raw_bytes()))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

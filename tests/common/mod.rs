@@ -32,28 +32,52 @@ pub struct TestKey {
     pub secret: SecretKey,
     pub certificate: Certificate,
     pub public: PublicKey,
-    /// For kernel modules, of the same private key; nothing where no kernel takes its algorithm.
+    /// For kernel modules; the same private key where they have none of their own.
+    pub module: Option<SecretKey>,
     pub x509: Option<x509::Certificate>,
 }
 
 impl TestKey {
+    /// A key for packages; for modules another of the same algorithm, where kernels take it.
     pub fn new(algorithm: Algorithm) -> Self {
+        let mut key = Self::of_both(algorithm);
+        if key.x509.is_some() {
+            let secret = SecretKey::generate(algorithm).unwrap();
+            key.x509 = Some(certificate(&secret));
+            key.module = Some(secret);
+        }
+        key
+    }
+
+    /// One key for packages and modules.
+    pub fn of_both(algorithm: Algorithm) -> Self {
         let secret = SecretKey::generate(algorithm).unwrap();
         let identity = "alice#tools@copr.example.org".parse().unwrap();
         let certificate =
             Certificate::make(&secret, "alice_tools", &identity, SystemTime::now(), None).unwrap();
         let public = certificate.public_key();
-        let subject = x509::SubjectTemplate::default().subject(&identity).unwrap();
-        let x509 = x509::ModuleAlgorithm::try_from(algorithm)
-            .ok()
-            .map(|_| x509::Certificate::make(&secret, &subject, SystemTime::now(), None).unwrap());
+        let kernels_take_it = x509::ModuleAlgorithm::try_from(algorithm).is_ok();
+        let x509 = kernels_take_it.then(|| self::certificate(&secret));
         Self {
             secret,
             certificate,
             public,
+            module: None,
             x509,
         }
     }
+
+    /// The private key that signs modules.
+    pub fn module_secret(&self) -> &SecretKey {
+        self.module.as_ref().unwrap_or(&self.secret)
+    }
+}
+
+/// A certificate for kernel modules.
+pub fn certificate(secret: &SecretKey) -> x509::Certificate {
+    let identity = "alice#tools@copr.example.org".parse().unwrap();
+    let subject = x509::SubjectTemplate::default().subject(&identity).unwrap();
+    x509::Certificate::make(secret, &subject, SystemTime::now(), None).unwrap()
 }
 
 impl DigestSigner for TestKey {
@@ -65,8 +89,17 @@ impl DigestSigner for TestKey {
         self.x509.as_ref().ok_or(signer::Error::NoCertificate)
     }
 
-    fn sign(&self, _: Purpose, digest: Digest, hash: &[u8]) -> Result<RawSignature, signer::Error> {
-        Ok(self.secret.sign(digest, hash)?)
+    fn sign(
+        &self,
+        purpose: Purpose,
+        digest: Digest,
+        hash: &[u8],
+    ) -> Result<RawSignature, signer::Error> {
+        let secret = match purpose {
+            Purpose::OpenPgp => &self.secret,
+            Purpose::Cms => self.module_secret(),
+        };
+        Ok(secret.sign(digest, hash)?)
     }
 }
 

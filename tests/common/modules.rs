@@ -126,7 +126,8 @@ pub struct SignFile {
 impl SignFile {
     pub fn new(key: &TestKey) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let secret = PKey::private_key_from_pkcs8(&key.secret.to_pkcs8().unwrap()).unwrap();
+        let secret =
+            PKey::private_key_from_pkcs8(&key.module_secret().to_pkcs8().unwrap()).unwrap();
         fs::write(
             dir.path().join("key.pem"),
             secret.private_key_to_pem_pkcs8().unwrap(),
@@ -151,9 +152,19 @@ impl SignFile {
 
     /// Appends a signature to the module.
     pub fn sign(&self, module: &[u8], digest: &str) -> Vec<u8> {
+        self.sign_with(&[], module, digest)
+    }
+
+    /// Appends a signature that names the key and not the certificate.
+    pub fn sign_by_key_identifier(&self, module: &[u8], digest: &str) -> Vec<u8> {
+        self.sign_with(&["-k"], module, digest)
+    }
+
+    fn sign_with(&self, options: &[&str], module: &[u8], digest: &str) -> Vec<u8> {
         let path = self.dir.path().join("module.ko");
         fs::write(&path, module).unwrap();
         let output = run(Command::new(&self.program)
+            .args(options)
             .arg(digest)
             .arg(self.dir.path().join("key.pem"))
             .arg(self.dir.path().join("certificate.pem"))

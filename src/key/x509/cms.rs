@@ -13,10 +13,11 @@ use x509_cert::{
         asn1::{ObjectIdentifier, OctetString, SetOfVec},
         oid::db::{rfc4519, rfc5911, rfc5912},
     },
+    ext::pkix::SubjectKeyIdentifier,
     spki::AlgorithmIdentifierOwned,
 };
 
-use super::{Certificate, Error, encoded, with_null, without_parameters};
+use super::{Certificate, Error, encoded, key_identifier, with_null, without_parameters};
 use crate::{
     digest::Digest,
     signer::{DigestSigner, Purpose},
@@ -49,7 +50,9 @@ pub fn digest(wanted: Digest) -> Digest {
 /// Signs a module's `hash`, which `digest` produced, and verifies the signature.
 ///
 /// The structure is the one that the kernel's scripts/sign-file writes: no signed attributes, which kernels refuse; no certificate; the
-/// signer named by issuer and serial number. With RSA it is the same to the byte.
+/// signer named by issuer and serial number. With RSA it is the same to the byte. Where the certificate is of the project's OpenPGP key, the
+/// signer is named by the key's identifier, as `sign-file -k` does it: kernels then take any certificate of that key, such as one that
+/// obs-sign made and somebody enrolled.
 ///
 /// # Errors
 /// [`Error::Signer`] and [`Error::DoesNotVerify`] may pass; [`Error::Signature`] stays.
@@ -57,7 +60,12 @@ pub fn sign(signer: &dyn DigestSigner, digest: Digest, hash: &[u8]) -> Result<Ve
     let broken = |error: x509_cert::der::Error| Error::Signature(error.to_string());
     let certificate = signer.certificate()?;
     let signature = encoded(signer.sign(Purpose::Cms, digest, hash)?)?;
-    let der = structure(certificate, digest, &signature).map_err(broken)?;
+    let name = if certificate.is_of(signer.public()) {
+        SignerName::KeyIdentifier
+    } else {
+        SignerName::IssuerAndSerial
+    };
+    let der = structure(certificate, name, digest, &signature).map_err(broken)?;
     // Parsed anew, so that the bytes which are going to be written are what was verified.
     let parsed = Signature::parse(&der).ok_or(Error::DoesNotVerify)?;
     match parsed.verify(certificate, digest, hash) {
@@ -66,19 +74,37 @@ pub fn sign(signer: &dyn DigestSigner, digest: Digest, hash: &[u8]) -> Result<Ve
     }
 }
 
+/// How a signature names its signer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SignerName {
+    /// By its certificate.
+    IssuerAndSerial,
+    /// By its key.
+    KeyIdentifier,
+}
+
 fn structure(
     certificate: &Certificate,
+    name: SignerName,
     digest: Digest,
     signature: &[u8],
 ) -> Result<Vec<u8>, x509_cert::der::Error> {
     let tbs = &certificate.parsed.tbs_certificate;
     let digest_algorithm = without_parameters(digest_oid(digest));
+    let sid = match name {
+        SignerName::IssuerAndSerial => {
+            SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
+                issuer: tbs.issuer.clone(),
+                serial_number: tbs.serial_number.clone(),
+            })
+        }
+        SignerName::KeyIdentifier => SignerIdentifier::SubjectKeyIdentifier(SubjectKeyIdentifier(
+            key_identifier(&tbs.subject_public_key_info)?,
+        )),
+    };
     let signer = SignerInfo {
-        version: CmsVersion::V1,
-        sid: SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
-            issuer: tbs.issuer.clone(),
-            serial_number: tbs.serial_number.clone(),
-        }),
+        version: version(&sid),
+        sid,
         digest_alg: digest_algorithm.clone(),
         signed_attrs: None,
         signature_algorithm: signature_algorithm(certificate, digest),
@@ -86,7 +112,7 @@ fn structure(
         unsigned_attrs: None,
     };
     let signed = SignedData {
-        version: CmsVersion::V1,
+        version: signer.version,
         digest_algorithms: SetOfVec::try_from(vec![digest_algorithm])?,
         encap_content_info: EncapsulatedContentInfo {
             econtent_type: rfc5911::ID_DATA,
@@ -101,6 +127,14 @@ fn structure(
         content: Any::encode_from(&signed)?,
     }
     .to_der()
+}
+
+/// The version of both the structure and its signer (RFC 5652, sections 5.1 and 5.3).
+fn version(signer: &SignerIdentifier) -> CmsVersion {
+    match signer {
+        SignerIdentifier::IssuerAndSerialNumber(_) => CmsVersion::V1,
+        SignerIdentifier::SubjectKeyIdentifier(_) => CmsVersion::V3,
+    }
 }
 
 fn signature_algorithm(certificate: &Certificate, digest: Digest) -> AlgorithmIdentifierOwned {
@@ -255,11 +289,8 @@ impl Signature {
         if let Some(flaw) = self.flaw {
             return Err(Flaw::Structure(flaw));
         }
-        let versions = match &self.signer.sid {
-            SignerIdentifier::IssuerAndSerialNumber(_) => (CmsVersion::V1, CmsVersion::V1),
-            SignerIdentifier::SubjectKeyIdentifier(_) => (CmsVersion::V3, CmsVersion::V3),
-        };
-        if (self.version, self.signer.version) != versions {
+        let version = version(&self.signer.sid);
+        if (self.version, self.signer.version) != (version, version) {
             return Err(Flaw::Structure(
                 "its version does not fit the way that it names its signer",
             ));
