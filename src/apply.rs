@@ -11,7 +11,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use redo::{Left, Redo};
+use redo::{Begun, Left, Redo, Undone};
 use replace::ByClone;
 use rustix::{
     fs::{Mode, Timespec, Timestamps, UTIME_OMIT},
@@ -44,9 +44,10 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
-    /// The file could not be written, and is again what it was, under another stamp. May pass, as its source does.
-    #[error("the write was undone")]
-    Undone {
+    /// The file could not be written, and has got another stamp by that: it is again what it was, or waits to be healed. May pass, as
+    /// its source does.
+    #[error("the write was given up")]
+    GivenUp {
         /// The file's present stamp.
         stamp: Stamp,
         /// What failed.
@@ -62,8 +63,16 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Changed | Self::Io { .. } | Self::Redo(_) => true,
-            Self::Undone { source, .. } => source.may_pass(),
+            Self::GivenUp { source, .. } => source.may_pass(),
             Self::DoesNotFit => false,
+        }
+    }
+
+    /// The same for a file that has got another stamp by the attempt.
+    fn given_up(self, stamp: Stamp) -> Self {
+        Self::GivenUp {
+            stamp,
+            source: Box::new(self),
         }
     }
 
@@ -165,12 +174,15 @@ impl Apply {
     /// Brings a file that a crash, or a failed write, left as a mixture to its edit's end.
     ///
     /// # Errors
-    /// [`Error::Io`], which may pass.
+    /// [`Error::Io`] and [`Error::GivenUp`], which may pass.
     pub fn heal(&self, place: &Place, inode: u64) -> Result<Left, Error> {
-        match &self.redo {
-            Some(redo) => redo.heal(place, inode),
-            None => Ok(Left::Whole),
-        }
+        let Some(redo) = &self.redo else {
+            return Ok(Left::Whole);
+        };
+        redo.heal(place, inode).map_err(|error| match place.stat() {
+            Ok(stat) => error.given_up(Stamp::of(&stat)),
+            Err(_) => error,
+        })
     }
 
     /// Whether a crash, or a failed write, may have left the file with this inode as a mixture.
@@ -229,17 +241,23 @@ fn write_in_place(
             Ok(stamp)
         }
         Err(error) => {
-            // A disk that is too full for a longer file has room for the old one.
-            if begun.undo(&file).is_err() {
-                redo.leave(begun);
-                return Err(error);
-            }
-            redo.end(begun)?;
-            Err(Error::Undone {
-                stamp: stamp_of(&file)?,
-                source: Box::new(error),
-            })
+            drop(file);
+            undo(redo, begun, place, &original);
+            Err(error.given_up(stamp_of(&original)?))
         }
+    }
+}
+
+/// Makes a file that could not be written what it was: a disk that is too full for a longer one has room for it. What cannot be undone, or
+/// is no longer ours, is left to be healed.
+fn undo(redo: &Redo, begun: Begun, place: &Place, original: &File) {
+    // The write may have waited long for its disk, in which a writer may have come.
+    let undone = writers(original) == Writers::None
+        && place
+            .open_for_writing()
+            .is_ok_and(|file| begun.undo(&file).is_ok_and(|undone| undone == Undone::Yes));
+    if !undone || redo.end(begun.clone()).is_err() {
+        redo.leave(begun);
     }
 }
 

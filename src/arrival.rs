@@ -188,7 +188,7 @@ impl Way {
             Ok(settlement) => settlement,
             Err(error) => {
                 let stamp = match &error {
-                    Error::Apply(apply::Error::Undone { stamp, .. }) => *stamp,
+                    Error::Apply(apply::Error::GivenUp { stamp, .. }) => *stamp,
                     _ => Stamp::of(&stat),
                 };
                 self.failed(&candidate, &place, stamp, &error)

@@ -34,7 +34,8 @@ pub struct Splice {
 }
 
 impl Splice {
-    fn keeps_length(&self) -> bool {
+    /// Whether as many bytes are put in as are taken out.
+    pub fn keeps_length(&self) -> bool {
         self.old_len == self.new.len() as u64
     }
 }

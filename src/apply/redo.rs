@@ -21,6 +21,8 @@ const SLOT: u64 = 3 * super::MOST_IN_PLACE;
 const LEN: usize = 8;
 /// Bytes in front of a record: its length, and its SHA-256.
 const HEAD: usize = LEN + 32;
+/// Bytes in front of an edited end by which its file is known again.
+const ANCHOR: u64 = 4096;
 /// How many seconds an edit that a crash cut off is kept whose file is not found: its filesystem may not be mounted.
 const KEPT: u64 = 30 * 24 * 60 * 60;
 /// A disk writes this many bytes or none of them.
@@ -37,7 +39,7 @@ struct Record {
     stretches: Vec<Stretch>,
 }
 
-/// What is replaced by what. Only at the file's end do the lengths differ.
+/// What is replaced by what. Only at the file's end do the lengths differ, and begin both with what is in front of the edit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Stretch {
     at: u64,
@@ -55,7 +57,7 @@ pub enum Left {
 }
 
 /// An edit that has begun.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use = "it has to be ended, or left to be healed"]
 pub(super) struct Begun {
     slot: u64,
@@ -129,14 +131,18 @@ impl Redo {
         let stamp = stamp_of(file)?;
         let mut stretches = Vec::new();
         for splice in splices.as_slice() {
-            let mut old = vec![0; usize::try_from(splice.old_len).map_err(|_| Error::DoesNotFit)?];
-            file.read_exact_at(&mut old, splice.at)
+            // Where the length changes, little or nothing may be left of the old bytes to know the file by.
+            let anchor = match splice.keeps_length() {
+                true => 0,
+                false => splice.at.min(ANCHOR),
+            };
+            let at = splice.at - anchor;
+            let mut old = vec![0; (anchor + splice.old_len) as usize];
+            file.read_exact_at(&mut old, at)
                 .map_err(Error::io("read the file"))?;
-            stretches.push(Stretch {
-                at: splice.at,
-                old,
-                new: splice.new.clone(),
-            });
+            let mut new = old.get(..anchor as usize).unwrap_or_default().to_vec();
+            new.extend_from_slice(&splice.new);
+            stretches.push(Stretch { at, old, new });
         }
         let record = Record {
             at: now(),
@@ -259,13 +265,37 @@ fn read_slot(file: &File, slot: u64) -> Option<Record> {
     postcard::from_bytes(&body).ok()
 }
 
+/// What a file is that an edit has begun on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// What it was before the edit.
+    Before,
+    /// What it is after the edit.
+    After,
+    /// Something in between.
+    Mixture,
+    /// Somebody else's.
+    Foreign,
+}
+
 impl Record {
     fn heal(&self, file: &File) -> Result<Left, Error> {
+        match self.found(file)? {
+            Found::Before | Found::After | Found::Foreign => Ok(Left::Whole),
+            Found::Mixture => {
+                self.write(file, |stretch| &stretch.new, self.new_len())?;
+                Ok(Left::Healed)
+            }
+        }
+    }
+
+    /// Compares what is in the file with what was and what was to be, sector by sector.
+    fn found(&self, file: &File) -> Result<Found, Error> {
         let stamp = stamp_of(file)?;
         let new_len = self.new_len();
         let possible = self.len.min(new_len)..=self.len.max(new_len);
         if stamp.inode() != self.inode || !possible.contains(&stamp.len()) {
-            return Ok(Left::Whole);
+            return Ok(Found::Foreign);
         }
         let (mut some_old, mut some_new) = (false, false);
         for stretch in &self.stretches {
@@ -280,25 +310,21 @@ impl Record {
                     old.get(range.clone()),
                     new.get(range),
                 );
-                if old == new {
-                    continue;
-                }
-                if now == new {
-                    some_new = true;
-                } else if now == old {
-                    some_old = true;
-                } else {
-                    return Ok(Left::Whole);
+                match (now == old, now == new) {
+                    (true, true) => {}
+                    (true, false) => some_old = true,
+                    (false, true) => some_new = true,
+                    (false, false) => return Ok(Found::Foreign),
                 }
             }
         }
-        let is_before = stamp.len() == self.len && !some_new;
-        let is_after = stamp.len() == new_len && !some_old;
-        if is_before || is_after {
-            return Ok(Left::Whole);
-        }
-        self.write(file, |stretch| &stretch.new, new_len)?;
-        Ok(Left::Healed)
+        Ok(if stamp.len() == self.len && !some_new {
+            Found::Before
+        } else if stamp.len() == new_len && !some_old {
+            Found::After
+        } else {
+            Found::Mixture
+        })
     }
 
     /// The file's length after the edit.
@@ -337,14 +363,28 @@ impl Stretch {
     }
 }
 
+/// Whether a file is again what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undone {
+    Yes,
+    /// It is somebody else's now.
+    No,
+}
+
 impl Begun {
-    /// Makes the file again what it was before the edit, to stay.
+    /// Makes the file again what it was before the edit, to stay, unless somebody else has written to it.
     ///
     /// # Errors
     /// [`Error::Io`], which may pass.
-    pub(super) fn undo(&self, file: &File) -> Result<(), Error> {
-        self.record
-            .write(file, |stretch| &stretch.old, self.record.len)
+    pub(super) fn undo(&self, file: &File) -> Result<Undone, Error> {
+        match self.record.found(file)? {
+            Found::Foreign => Ok(Undone::No),
+            Found::Before | Found::After | Found::Mixture => {
+                let len = self.record.len;
+                self.record.write(file, |stretch| &stretch.old, len)?;
+                Ok(Undone::Yes)
+            }
+        }
     }
 }
 
@@ -367,6 +407,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+    use crate::edit::Edit;
 
     fn record(at: u64, old: &[u8], new: &[u8], file: &File) -> Record {
         let stamp = stamp_of(file).unwrap();
@@ -480,7 +521,67 @@ mod tests {
             let mut foreign = old;
             foreign[0] = b'x';
             heals_tail(&old, new, &foreign, Left::Whole);
+            heals_tail(&old, new, &foreign[..1499], Left::Whole);
         }
+    }
+
+    /// What the log makes of an append to, or a cut of, the first file, where the second has taken its place.
+    fn heals_another(first: &[u8], edit: Edit, second: &[u8]) -> Left {
+        let state = tempfile::tempdir().unwrap();
+        let redo = Redo::open(state.path()).unwrap();
+        let file = tempfile::NamedTempFile::new_in(state.path()).unwrap();
+        file.as_file().write_all_at(first, 0).unwrap();
+        let Edit::Splices(splices) = edit else {
+            unreachable!("it is no rewrite")
+        };
+        redo.leave(redo.begin(file.as_file(), &splices).unwrap());
+        file.as_file().set_len(0).unwrap();
+        file.as_file().write_all_at(second, 0).unwrap();
+        let place = Place::of_path(file.path()).unwrap();
+        let inode = stamp_of(file.as_file()).unwrap().inode();
+        let left = redo.heal(&place, inode).unwrap();
+        if left == Left::Whole {
+            assert!(std::fs::read(file.path()).unwrap() == second);
+        }
+        left
+    }
+
+    #[test]
+    fn another_file_of_a_length_in_between_is_left_alone() {
+        // Modules end in zeros, and their lengths are multiples of eight.
+        let module = |byte: u8, len: usize| {
+            let mut bytes = vec![byte; len];
+            bytes[len - 15..].fill(0);
+            bytes
+        };
+        let append = || Edit::replace(8440, 0, vec![b's'; 400]);
+        let cut = || Edit::replace(8440, 400, Vec::new());
+        let signed = [module(1, 8440), vec![b's'; 400]].concat();
+        for len in [8440, 8448, 8500, 8839, 8840] {
+            let other = module(2, len);
+            assert_eq!(
+                heals_another(&module(1, 8440), append(), &other),
+                Left::Whole
+            );
+            assert_eq!(heals_another(&signed, cut(), &other), Left::Whole);
+        }
+        let torn = &signed[..8600];
+        assert_eq!(
+            heals_another(&module(1, 8440), append(), torn),
+            Left::Healed
+        );
+        assert_eq!(heals_another(&signed, cut(), torn), Left::Healed);
+    }
+
+    #[test]
+    fn what_somebody_else_has_written_meanwhile_is_not_undone() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[b'o'; 700]).unwrap();
+        let record = record(0, &[b'o'; 700], &[b'n'; 1500], &file);
+        file.write_all_at(&[b'x'; 900], 0).unwrap();
+        let begun = Begun { slot: 0, record };
+        assert_eq!(begun.undo(&file).unwrap(), Undone::No);
+        assert_eq!(file.metadata().unwrap().len(), 900);
     }
 
     #[test]
@@ -490,7 +591,8 @@ mod tests {
         file.write_all(&old).unwrap();
         let record = record(0, &old, &new, &file);
         file.write_all_at(&new[..900], 0).unwrap();
-        Begun { slot: 0, record }.undo(&file).unwrap();
+        let begun = Begun { slot: 0, record };
+        assert_eq!(begun.undo(&file).unwrap(), Undone::Yes);
         let mut bytes = [0; 700];
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(bytes, old);
