@@ -25,7 +25,7 @@ demo: run-packages build-packages ## The same, but ends by itself
 	$(CARGO) build --release --locked
 	examples/demo.sh target/release/signdrop
 
-test: test-packages build-packages kernels ## All tests that need nothing but this repository
+test: test-packages build-packages kernels ## All tests but those on the corpus and those that boot kernels
 	$(CARGO) test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(filter-out tests/corpus.rs tests/kernel.rs,$(wildcard tests/*.rs)))
 	$(CARGO) test --locked -p signdrop-watcher
 

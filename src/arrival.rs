@@ -20,7 +20,6 @@ use crate::{
     apply::{self, Apply, redo::Left},
     config::{Action, Drop, Keys},
     format::{self, Format},
-    key,
     keyring::{Keyring, ProjectKey},
     keystore::{self, NewKey},
     place::{Place, Stamp},
@@ -86,15 +85,8 @@ impl Error {
         match self {
             Self::Apply(apply::Error::Changed)
             | Self::Signer(signer::Error::Deleted)
-            | Self::Keystore(keystore::Error::Deleted)
-            | Self::Format(
-                format::Error::Rpm(format::rpm::Error::OpenPgp(key::openpgp::Error::Signer(
-                    signer::Error::Deleted,
-                )))
-                | format::Error::Kmod(format::kmod::Error::X509(key::x509::Error::Signer(
-                    signer::Error::Deleted,
-                ))),
-            ) => true,
+            | Self::Keystore(keystore::Error::Deleted) => true,
+            Self::Format(error) => error.is_deleted_key(),
             Self::Open(error) => error.kind() == io::ErrorKind::NotFound,
             _ => false,
         }
@@ -258,9 +250,9 @@ impl Way {
         keys: &Keys,
     ) -> Result<(Outcome, Stamp), Error> {
         let drop = candidate.drop;
-        let is_package = candidate.format == Format::Rpm;
-        if is_package && drop.action == Action::Sign && !drop.create_keys {
-            // Reading the payload is for nothing without a key. What only has a module's name is ignored, key or not.
+        let begins_well = Format::of_content(file).is_ok();
+        if drop.action == Action::Sign && !drop.create_keys && begins_well {
+            // Reading all of an artifact is for nothing without a key.
             self.key(drop, project, keys)?;
         }
         let digest = drop.digest(candidate.relative);
@@ -426,9 +418,13 @@ impl<'a> Candidate<'a> {
     fn policy(&self, project: Option<&Project>) -> Policy {
         let identity = project.map_or("", |project| project.identity.as_str());
         let (format, digest) = (self.format.name(), self.drop.digest(self.relative));
+        let limit = match self.format {
+            Format::Rpm => String::new(),
+            Format::Kmod => format!(" within {}", self.drop.unpack_limit),
+        };
         Policy::of(&match self.drop.action {
-            Action::Sign => format!("{format} sign {digest} {identity}"),
-            Action::Unsign => format!("{format} unsign"),
+            Action::Sign => format!("{format} sign {digest} {identity}{limit}"),
+            Action::Unsign => format!("{format} unsign{limit}"),
         })
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     config::{self, Config},
     daemon,
     digest::Digest,
+    format::UnpackLimit,
     identity::Identity,
     keystore::{self, VaultError},
     master_key,
@@ -157,6 +158,20 @@ struct Keys {
     config: PathBuf,
 }
 
+/// What reading compressed kernel modules may take.
+#[derive(Debug, Args)]
+struct Unpacking {
+    /// How large a compressed kernel module may become, in MiB; 512 where nothing is said.
+    #[arg(long, value_name = "MIB")]
+    unpack_limit_mib: Option<UnpackLimit>,
+}
+
+impl Unpacking {
+    fn limit(&self) -> UnpackLimit {
+        self.unpack_limit_mib.unwrap_or_default()
+    }
+}
+
 #[derive(Debug, Args)]
 struct Api {
     /// The daemon's address: unix:/PATH or tcp:ADDRESS:PORT.
@@ -184,6 +199,9 @@ enum Command {
         /// The digest; without it, what the drop directory's rules say, else sha256.
         #[arg(long, value_enum)]
         digest: Option<Digest>,
+        /// How large a compressed kernel module may become, in MiB; without it, what the drop directory says, else 512.
+        #[arg(long, value_name = "MIB")]
+        unpack_limit_mib: Option<UnpackLimit>,
         /// Prints one JSON object a line.
         #[arg(long)]
         json: bool,
@@ -192,6 +210,8 @@ enum Command {
     },
     /// Removes all signatures from files, or directories with all below them.
     Unsign {
+        #[command(flatten)]
+        unpacking: Unpacking,
         /// Prints one JSON object a line.
         #[arg(long)]
         json: bool,
@@ -200,6 +220,8 @@ enum Command {
     },
     /// Shows kind, digests and signatures of files, or directories with all below them.
     Inspect {
+        #[command(flatten)]
+        unpacking: Unpacking,
         /// Prints one JSON object a line.
         #[arg(long)]
         json: bool,
@@ -211,6 +233,8 @@ enum Command {
         /// OpenPGP keys for packages, X.509 certificates for kernel modules: armoured, PEM or binary, one behind the other.
         #[arg(long, value_name = "FILE")]
         keyring: PathBuf,
+        #[command(flatten)]
+        unpacking: Unpacking,
         /// Prints one JSON object a line.
         #[arg(long)]
         json: bool,
@@ -336,16 +360,33 @@ fn command(command: Command) -> Result<(), Error> {
             keys,
             user,
             digest,
+            unpack_limit_mib,
             json,
             paths,
-        } => sign::sign(&keys, user.as_ref(), digest, json.into(), &paths),
-        Command::Unsign { json, paths } => sign::unsign(json.into(), &paths),
-        Command::Inspect { json, paths } => inspect::inspect(json.into(), &paths),
+        } => sign::sign(
+            &keys,
+            user.as_ref(),
+            digest,
+            unpack_limit_mib,
+            json.into(),
+            &paths,
+        ),
+        Command::Unsign {
+            unpacking,
+            json,
+            paths,
+        } => sign::unsign(unpacking.limit(), json.into(), &paths),
+        Command::Inspect {
+            unpacking,
+            json,
+            paths,
+        } => inspect::inspect(unpacking.limit(), json.into(), &paths),
         Command::Verify {
             keyring,
+            unpacking,
             json,
             paths,
-        } => verify::verify(&keyring, json.into(), &paths),
+        } => verify::verify(&keyring, unpacking.limit(), json.into(), &paths),
         Command::Wait {
             api,
             timeout,

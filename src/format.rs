@@ -14,7 +14,12 @@ use std::{
 pub use kmod::UnpackLimit;
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, edit::Edit, signer::DigestSigner};
+use crate::{
+    digest::Digest,
+    edit::Edit,
+    key::{openpgp, x509},
+    signer::{self, DigestSigner},
+};
 
 /// How the names of kernel modules end.
 const KMOD_NAMES: [&str; 4] = [".ko", ".ko.gz", ".ko.xz", ".ko.zst"];
@@ -32,10 +37,10 @@ pub enum Format {
 /// Why a file could not be taken for a sound artifact, or not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is about a package.
+    /// It is about a package; its source says whether it may pass.
     #[error(transparent)]
     Rpm(#[from] rpm::Error),
-    /// It is about a kernel module.
+    /// It is about a kernel module; its source says whether it may pass.
     #[error(transparent)]
     Kmod(#[from] kmod::Error),
     /// The file could not be read. May pass.
@@ -55,6 +60,18 @@ impl Error {
             Self::Read(_) => true,
             Self::Unknown => false,
         }
+    }
+
+    /// Whether the key was deleted while it was to sign.
+    pub fn is_deleted_key(&self) -> bool {
+        matches!(
+            self,
+            Self::Rpm(rpm::Error::OpenPgp(openpgp::Error::Signer(
+                signer::Error::Deleted
+            ))) | Self::Kmod(kmod::Error::X509(x509::Error::Signer(
+                signer::Error::Deleted
+            )))
+        )
     }
 
     /// Whether the file has the name of an artifact and is something else, rather than an artifact that is broken.
@@ -132,7 +149,7 @@ impl Sound {
     ///
     /// # Errors
     /// Those of finding the key's public half, which may pass.
-    pub fn is_signed_by(&self, signer: &dyn DigestSigner) -> Result<bool, crate::signer::Error> {
+    pub fn is_signed_by(&self, signer: &dyn DigestSigner) -> Result<bool, signer::Error> {
         Ok(match self {
             Self::Rpm(package) => package.is_signed_by(signer.public()),
             Self::Kmod(module) => module.is_signed_by(signer.certificate()?),

@@ -11,7 +11,7 @@ use crate::{
     digest::Digest,
     identity::Identity,
     key::{RawSignature, SecretKey, openpgp::PublicKey, x509::Certificate},
-    keystore::{self, Creation, KeyEntry, Keystore, NewKey, NewModuleKey},
+    keystore::{self, Creation, KeyEntry, Keystore, ModuleKeyEntry, NewKey, NewModuleKey},
     signer::{self, DigestSigner, Purpose},
     stripes::Stripes,
 };
@@ -133,8 +133,26 @@ impl Keyring {
         Ok(Some(key))
     }
 
-    /// The certificate by which kernels know the project's modules; it is made now, with the private key behind it, where there is
-    /// none. From here on, the key signs modules too.
+    /// The certificate by which kernels know the project's modules, or nothing where none has been made yet. From here on, the key signs
+    /// modules too.
+    ///
+    /// # Errors
+    /// Those of the keystore.
+    pub fn find_certificate<'a>(
+        &self,
+        key: &'a ProjectKey,
+    ) -> Result<Option<&'a Certificate>, keystore::Error> {
+        if let Some(module) = key.module.get() {
+            return Ok(Some(&module.certificate));
+        }
+        let _lock = self.keystore.lock(&key.entry.identity);
+        match self.keystore.find_module_key(&key.entry)? {
+            Some(entry) => self.unlock_module_key(key, &entry).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Keyring::find_certificate`], but makes the certificate, with the private key behind it, where there is none.
     ///
     /// # Errors
     /// Those of the keystore; [`keystore::Error::Deleted`] where the project's key has gone meanwhile.
@@ -143,23 +161,30 @@ impl Keyring {
         key: &'a ProjectKey,
         new: impl FnOnce() -> NewModuleKey,
     ) -> Result<&'a Certificate, keystore::Error> {
-        if let Some(module) = key.module.get() {
-            return Ok(&module.certificate);
+        if let Some(certificate) = self.find_certificate(key)? {
+            return Ok(certificate);
         }
         // Under the lock, so that it is made once, and no deletion comes between.
         let _lock = self.keystore.lock(&key.entry.identity);
-        if let Some(module) = key.module.get() {
-            return Ok(&module.certificate);
+        if let Some(entry) = self.keystore.find_module_key(&key.entry)? {
+            return self.unlock_module_key(key, &entry);
         }
-        let entry = match self.keystore.find_module_key(&key.entry)? {
-            Some(entry) => entry,
-            None => self
-                .keystore
-                .create_module_key(&key.entry, &key.secret, &new())?,
-        };
+        let entry = self
+            .keystore
+            .create_module_key(&key.entry, &key.secret, &new())?;
+        let certificate = self.unlock_module_key(key, &entry)?;
+        tracing::info!(identity = %key.entry.identity, key = key.entry.fingerprint, certificate = certificate.serial(), "certificate created");
+        Ok(certificate)
+    }
+
+    fn unlock_module_key<'a>(
+        &self,
+        key: &'a ProjectKey,
+        entry: &ModuleKeyEntry,
+    ) -> Result<&'a Certificate, keystore::Error> {
         let module = ModuleKey {
             certificate: entry.certificate()?,
-            secret: self.keystore.unlock_module_key(&key.entry, &entry)?,
+            secret: self.keystore.unlock_module_key(&key.entry, entry)?,
         };
         Ok(&key.module.get_or_init(|| module).certificate)
     }

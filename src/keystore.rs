@@ -46,7 +46,7 @@ pub enum Error {
     /// A certificate for kernel modules could not be made or read.
     #[error(transparent)]
     X509(#[from] x509::Error),
-    /// The project's key cannot sign kernel modules. Stays.
+    /// The project's key cannot sign kernel modules. May pass: somebody changes the configuration, or makes another key.
     #[error(transparent)]
     NotForModules(NotForModules),
     /// The key material could not be encrypted, decrypted or kept.
@@ -72,7 +72,8 @@ impl Error {
             Self::OpenPgp(error) => error.may_pass(),
             Self::X509(error) => error.may_pass(),
             Self::Vault(error) => error.may_pass(),
-            Self::Record(_) | Self::Formerly(_) | Self::Deleted | Self::NotForModules(_) => false,
+            Self::NotForModules(_) => true,
+            Self::Record(_) | Self::Formerly(_) | Self::Deleted => false,
         }
     }
 }

@@ -26,7 +26,7 @@ pub enum Outcome {
     Unsigned,
     /// It was already as it should be.
     Unchanged,
-    /// It has an artifact's name, but is none: a symbolic link, a FIFO.
+    /// It has an artifact's name, but is none: a symbolic link, a FIFO, a translation file called `.ko`.
     Ignored,
     /// It could not be worked on; it is as it was.
     Failed,

@@ -279,10 +279,14 @@ fn tcp_offers_only_what_anybody_may_do() {
         "/metrics",
         "/openapi.json",
         &format!("{key}/public.asc"),
-        &format!("{key}/certificate.pem"),
     ] {
         assert_eq!(curl(&door, &[], path).status, 200, "{path}");
     }
+    // What is public is shown, and not made by whoever asks.
+    let certificate = format!("{key}/certificate.pem");
+    assert_eq!(curl(&door, &[], &certificate).status, 404);
+    assert_eq!(daemon.request("GET", &certificate, None).0, 200);
+    assert_eq!(curl(&door, &[], &certificate).status, 200);
     for (method, path) in [
         ("GET", "/v1/keys"),
         ("POST", "/v1/keys"),

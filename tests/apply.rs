@@ -218,6 +218,85 @@ fn an_edit_that_changes_the_length_keeps_every_other_byte() {
 }
 
 #[test]
+fn ends_and_rewrites_keep_what_belongs_to_the_file() {
+    let content: Vec<u8> = (0..300_000_u32).map(|n| (n >> 5) as u8).collect();
+    let rewritten = |bytes: &[u8]| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Edit::Rewrite(file)
+    };
+    let len = OLD.len() as u64;
+    let edits = [
+        (
+            "appended",
+            Edit::replace(len, 0, b"signature".to_vec()),
+            [OLD, b"signature"].concat(),
+        ),
+        (
+            "longer",
+            Edit::replace(len - 2, 2, b"signature".to_vec()),
+            [&OLD[..OLD.len() - 2], b"signature"].concat(),
+        ),
+        (
+            "shorter",
+            Edit::replace(len - 9, 9, b"end".to_vec()),
+            [&OLD[..OLD.len() - 9], b"end"].concat(),
+        ),
+        (
+            "cut",
+            Edit::replace(len - 9, 9, Vec::new()),
+            OLD[..OLD.len() - 9].to_vec(),
+        ),
+        ("rewritten", rewritten(&content), content.clone()),
+        ("emptied", rewritten(b""), Vec::new()),
+    ];
+    for way in Way::all() {
+        for (what, edit, wanted) in &edits {
+            let path = way.file("file");
+            let elsewhere = way.filesystem.path().join("elsewhere");
+            for linked in [false, true] {
+                fs::write(&path, OLD).unwrap();
+                if linked {
+                    fs::hard_link(&path, &elsewhere).unwrap();
+                }
+                for (program, arguments) in [
+                    ("chown", &["12345:54321"][..]),
+                    ("chmod", &["640"]),
+                    ("setfacl", &["-m", "u:4242:r"]),
+                    ("setfattr", &["-n", "user.origin", "-v", "build 7"]),
+                ] {
+                    let output = run(Command::new(program).args(arguments).arg(&path));
+                    assert!(output.status.success(), "{output:?}");
+                }
+                way.apply(&path, edit).unwrap();
+                assert!(fs::read(&path).unwrap() == *wanted, "{} {what}", way.name);
+                let now = fs::metadata(&path).unwrap();
+                assert_eq!(
+                    (now.uid(), now.gid()),
+                    (12345, 54321),
+                    "{} {what}",
+                    way.name
+                );
+                let told = |program: &str, arguments: &[&str]| {
+                    let output = run(Command::new(program).args(arguments).arg(&path));
+                    String::from_utf8(output.stdout).unwrap()
+                };
+                let acl = told("getfacl", &["-pn"]);
+                assert!(acl.contains("user:4242:r--"), "{} {what}: {acl}", way.name);
+                let attributes = told("getfattr", &["-d", "--absolute-names"]);
+                assert!(attributes.contains("build 7"), "{} {what}", way.name);
+                if linked {
+                    assert_eq!(fs::read(&elsewhere).unwrap(), OLD, "{} {what}", way.name);
+                    fs::remove_file(&elsewhere).unwrap();
+                }
+                fs::remove_file(&path).unwrap();
+            }
+            assert_eq!(names(&way.filesystem.path()), [""; 0]);
+        }
+    }
+}
+
+#[test]
 fn an_edit_that_does_not_fit_is_refused() {
     for way in Way::all() {
         let path = way.file("file");

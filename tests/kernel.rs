@@ -11,15 +11,18 @@ mod common;
 #[path = "kernel/machine.rs"]
 mod machine;
 
-use std::fs;
+use std::{fs, process::Command};
 
 use common::{
+    TestKey,
     daemon::Daemon,
-    modules::{bare, through},
+    modules::{MARKER, SignFile, bare, signed_by_openssl, through},
+    run,
 };
 use machine::{Machine, Refusal, Verdict};
+use openssl::cms::CMSOptions;
 use signdrop::{
-    key::x509::Certificate,
+    key::{Algorithm, x509::Certificate},
     keystore::{Keystore, MasterKey},
     store::Store,
 };
@@ -94,6 +97,68 @@ fn linux_6_1_loads_what_is_signed_with_rsa_and_refuses_all_else() {
 #[test]
 fn linux_6_12_loads_what_is_signed_with_rsa_or_ecdsa_and_refuses_all_else() {
     tries("trixie", |_| Verdict::Loaded);
+}
+
+#[test]
+fn verify_says_of_odd_signatures_what_the_kernel_says() {
+    let machine = Machine::new("trixie");
+    let own = machine.own_module("dummy");
+    let module = bare(&own);
+    let (key, stranger) = (
+        TestKey::new(Algorithm::Rsa2048),
+        TestKey::new(Algorithm::Rsa2048),
+    );
+    let certificate = key.x509.as_ref().unwrap();
+    let (sign_file, strangers) = (SignFile::new(&key), SignFile::new(&stranger));
+    let signed = sign_file.sign(module, "sha256");
+    let padded = |at_end: usize| {
+        let mut bytes = signed.clone();
+        let at = bytes.len() - at_end;
+        bytes[at] = 1;
+        bytes
+    };
+    let by_openssl = |options: CMSOptions| signed_by_openssl(module, &key, options);
+    let odd = [
+        ("sha512", sign_file.sign(module, "sha512")),
+        (
+            "by-key-identifier",
+            sign_file.sign_by_key_identifier(module, "sha256"),
+        ),
+        ("with-certificate", by_openssl(CMSOptions::NOATTR)),
+        ("with-attributes", by_openssl(CMSOptions::CMS_NOCERTS)),
+        (
+            "over-a-strangers",
+            sign_file.sign(&strangers.sign(module, "sha256"), "sha256"),
+        ),
+        ("below-a-strangers", strangers.sign(&signed, "sha256")),
+        ("padding-1", padded(MARKER.len() + 5)),
+        ("padding-3", padded(MARKER.len() + 7)),
+        ("algorithm", padded(MARKER.len() + 12)),
+        ("garbage", [&signed[..], b"x"].concat()),
+        ("signed", signed.clone()),
+    ]
+    .map(|(name, bytes)| (name.to_owned(), bytes));
+    let verdicts = machine.tries(&[certificate], &odd);
+    let dir = tempfile::tempdir().unwrap();
+    let ring = dir.path().join("certificate.der");
+    fs::write(&ring, certificate.as_der()).unwrap();
+    let mut loaded = 0;
+    for (name, bytes) in &odd {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let output = run(Command::new(env!("CARGO_BIN_EXE_signdrop"))
+            .args(["verify", "--keyring"])
+            .args([&ring, &path]));
+        let is_loaded = verdicts[name] == Verdict::Loaded;
+        assert_eq!(
+            output.status.success(),
+            is_loaded,
+            "{name}: {:?}, {output:?}",
+            verdicts[name]
+        );
+        loaded += usize::from(is_loaded);
+    }
+    assert_eq!(loaded, 5, "{verdicts:?}");
 }
 
 fn tries(suite: &'static str, wanted: impl Fn(&str) -> Verdict) {

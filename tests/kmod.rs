@@ -17,8 +17,8 @@ use std::{
 use common::{
     Numbers, TestKey, asked, certificate, edited,
     modules::{
-        MARKER, SignFile, TRAILER, bare, is_signed, modinfo, modules_of, small_module, split,
-        through,
+        MARKER, SignFile, TRAILER, bare, is_signed, modinfo, modules_of, signed_by_openssl,
+        small_module, split, through,
     },
     run, splices,
 };
@@ -278,6 +278,7 @@ fn compressed_modules_stay_compressed_in_a_way_that_kernels_take() {
         }
         let whole = check(&packed_signed, Digest::Sha256).unwrap();
         assert!(whole.is_signed_by(key.x509.as_ref().unwrap()), "{pack:?}");
+        drop(whole);
         let unsigned = unsign(&packed_signed).unwrap();
         assert!(through(&unpack, &unsigned) == module, "{pack:?}");
         match end {
@@ -432,12 +433,12 @@ fn damaged() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "one byte too many",
             joined(&[&module, b"\0"]),
-            "the last 1 bytes belong neither",
+            "1 bytes behind the module's end belong to no signature",
         ),
         (
             "a kilobyte of zeros behind",
             joined(&[&module, &[0; 1024]]),
-            "the last 1024 bytes belong neither",
+            "1024 bytes behind the module's end belong to no signature",
         ),
         (
             "an executable",
@@ -532,12 +533,12 @@ fn damaged() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "half a signature",
             signed[..module.len() + 100].to_vec(),
-            "the last 100 bytes belong neither",
+            "100 bytes behind the module's end belong to no signature",
         ),
         (
             "a signature without the marker's end",
             signed[..signed.len() - 1].to_vec(),
-            "belong neither",
+            "belong to no signature",
         ),
         (
             "a length that is too short",
@@ -565,6 +566,21 @@ fn damaged() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "its description is of an unknown kind",
         ),
         (
+            "padding that is not zero",
+            changed(&signed, described_at + 7, &[1]),
+            "its description is of an unknown kind",
+        ),
+        (
+            "zeros, as a crash leaves them",
+            vec![0; 20_000],
+            "it begins with zeros",
+        ),
+        (
+            "an xz of zeros",
+            through(&["xz", "-c"], &[0; 20_000]),
+            "it begins with zeros",
+        ),
+        (
             "names where none are",
             changed(&signed, described_at + 3, &[1]),
             "its description is of an unknown kind",
@@ -577,22 +593,22 @@ fn damaged() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "garbage behind the marker",
             joined(&[&signed, b"\n"]),
-            "belong neither",
+            "belong to no signature",
         ),
         (
             "a module behind a signed one",
             joined(&[&signed, &module]),
-            "belong neither",
+            "belong to no signature",
         ),
         (
             "a marker in the middle",
             joined(&[&module, MARKER, &module[..4000]]),
-            "belong neither",
+            "belong to no signature",
         ),
         (
             "a marker alone",
             joined(&[&module, MARKER]),
-            "belong neither",
+            "belong to no signature",
         ),
         (
             "seventeen signatures",
@@ -602,48 +618,48 @@ fn damaged() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "a signature behind xz",
             signature_behind,
-            "cannot unpack the xz data",
+            "cannot unpack the xz file",
         ),
         (
             "half an xz",
             xz[..xz.len() / 2].to_vec(),
-            "cannot unpack the xz data",
+            "cannot unpack the xz file",
         ),
-        ("a damaged xz", flipped_xz, "cannot unpack the xz data"),
+        ("a damaged xz", flipped_xz, "cannot unpack the xz file"),
         (
             "garbage behind an xz",
             joined(&[&xz, b"12345678"]),
-            "cannot unpack the xz data",
+            "cannot unpack the xz file",
         ),
         (
             "half a gzip",
             gzip[..gzip.len() / 2].to_vec(),
-            "cannot unpack the gzip data",
+            "cannot unpack the gzip file",
         ),
         (
             "a damaged gzip",
             changed(&gzip, gzip.len() - 8, &[0; 4]),
-            "cannot unpack the gzip data",
+            "cannot unpack the gzip file",
         ),
         (
             "garbage behind a gzip",
             joined(&[&gzip, b"12345678"]),
-            "cannot unpack the gzip data",
+            "cannot unpack the gzip file",
         ),
         (
             "half a zstd",
             zstd[..zstd.len() / 2].to_vec(),
-            "cannot unpack the zstd data",
+            "cannot unpack the zstd file",
         ),
         (
             "a damaged zstd",
             changed(&zstd, zstd.len() - 4, &[0; 4]),
-            "cannot unpack the zstd data",
+            "cannot unpack the zstd file",
         ),
         (
             "garbage behind a zstd",
             joined(&[&zstd, b"12345678"]),
-            "cannot unpack the zstd data",
+            "cannot unpack the zstd file",
         ),
         (
             "an xz of nothing",
@@ -821,7 +837,7 @@ fn ten_thousand_damaged_modules_never_panic_and_are_refused_or_signed_validly() 
         (packer, bytes, vital)
     });
     let mut numbers = Numbers(asked("SIGNDROP_SEED", 0x6b6d_6f64_2026) as u64);
-    let (mut refused, mut accepted, mut repacked) = (0, 0, 0);
+    let (mut refused, mut accepted, mut repacked, mut already) = (0, 0, 0, 0);
     for number in 0..asked("SIGNDROP_MUTATIONS", 10_000) {
         let (packer, original, vital) = &originals[number % originals.len()];
         let bytes = match packer {
@@ -842,6 +858,14 @@ fn ten_thousand_damaged_modules_never_panic_and_are_refused_or_signed_validly() 
         };
         let edit = whole.sign(&key).unwrap();
         let unsigned = whole.unsign().unwrap();
+        if whole.is_signed_by(certificate) {
+            already += 1;
+            let unpacked = packer.map_or(bytes.clone(), |packer| through(&[packer, "-dc"], &bytes));
+            assert!(
+                is_signed(&unpacked, certificate),
+                "{number}: believed, and wrong"
+            );
+        }
         let Some(packer) = packer else {
             accepted += 1;
             let after = edited(&bytes, &edit);
@@ -864,7 +888,9 @@ fn ten_thousand_damaged_modules_never_panic_and_are_refused_or_signed_validly() 
             "{number}: the module changed"
         );
     }
-    println!("{refused} refused, {accepted} signed, {repacked} compressed ones signed");
+    println!(
+        "{refused} refused, {accepted} signed, {repacked} compressed ones signed, {already} before"
+    );
     assert!(
         refused > 2000,
         "the mutations are too weak: {refused} refused"
@@ -948,7 +974,7 @@ fn inspect_and_verify_tell_what_a_kernel_would() {
         ),
         (
             "certificate.pem",
-            attributed(&module, &key),
+            signed_by_openssl(&module, &key, openssl::cms::CMSOptions::CMS_NOCERTS),
             "it has signed attributes, which kernels refuse",
         ),
     ] {
@@ -958,28 +984,4 @@ fn inspect_and_verify_tell_what_a_kernel_would() {
     // The last signature counts, as for a kernel.
     let covered = SignFile::new(&other).sign(&signed, "sha256");
     assert!(verify("certificate.pem", &covered).contains("which is not in the keyring"));
-}
-
-/// A module that is signed as obs-sign does it: with signed attributes.
-fn attributed(module: &[u8], key: &TestKey) -> Vec<u8> {
-    use openssl::{
-        cms::{CMSOptions, CmsContentInfo},
-        pkey::PKey,
-        x509::X509,
-    };
-    let secret = PKey::private_key_from_pkcs8(&key.module_secret().to_pkcs8().unwrap()).unwrap();
-    let certificate = X509::from_der(key.x509.as_ref().unwrap().as_der()).unwrap();
-    let options = CMSOptions::BINARY | CMSOptions::DETACHED | CMSOptions::CMS_NOCERTS;
-    let cms = CmsContentInfo::sign(
-        Some(&certificate),
-        Some(&secret),
-        None,
-        Some(module),
-        options,
-    )
-    .unwrap()
-    .to_der()
-    .unwrap();
-    let len = (cms.len() as u32).to_be_bytes();
-    [module, &cms, &[0, 0, 2, 0, 0, 0, 0, 0], &len, MARKER].concat()
 }

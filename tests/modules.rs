@@ -207,12 +207,12 @@ fn what_only_has_a_modules_name_is_ignored_and_what_is_broken_fails() {
         (
             "behind.ko",
             [&module, MARKER].concat(),
-            "belong neither to the module nor",
+            "belong to no signature",
         ),
         (
             "half.ko.gz",
             through(&["gzip", "-c"], &module)[..2000].to_vec(),
-            "cannot unpack the gzip data",
+            "cannot unpack the gzip file",
         ),
     ];
     for (name, bytes, _) in ignored.iter().chain(&broken) {
@@ -486,11 +486,21 @@ fn a_certificate_may_be_of_the_openpgp_key() {
         "{said}"
     );
     assert!(fs::read(&refused).unwrap() == small_module());
+    let (status, body) = daemon.request(
+        "GET",
+        "/v1/keys/bob%23tools%40copr.example.org/certificate.pem",
+        None,
+    );
+    assert_eq!(status, 409, "{body}");
     daemon.stop();
     let config = fs::read_to_string(daemon.config()).unwrap();
     daemon.write_config(&config.replace("certificate = \"openpgp\"", ""));
     daemon.run();
     assert_eq!(certificate(&daemon, ALICE).as_der(), before.as_der());
+    // With the configuration mended, what failed is signed.
+    daemon.settle(&refused);
+    let bob = certificate(&daemon, "bob#tools@copr.example.org");
+    assert!(is_signed(&fs::read(&refused).unwrap(), &bob));
 }
 
 #[test]
@@ -538,6 +548,93 @@ fn keys_and_certificates_that_no_kernel_takes_are_refused_in_the_configuration()
 }
 
 #[test]
+fn a_limit_that_is_raised_lets_what_failed_by_it_be_signed() {
+    let daemon = fast("unpack_limit_mib = 1");
+    let dir = tempfile::tempdir().unwrap();
+    let large = fs::read(padded(dir.path(), 2 << 20)).unwrap();
+    let path = drop_module(
+        &daemon,
+        "alice/tools/large.ko.xz",
+        &through(&["xz", "-0c"], &large),
+    );
+    assert_eq!(daemon.wait(&path).0, 1);
+    let config = fs::read_to_string(daemon.config()).unwrap();
+    daemon.write_config(&config.replace("unpack_limit_mib = 1", "unpack_limit_mib = 4"));
+    daemon.signal("HUP");
+    daemon.until_logged("reloaded");
+    daemon.settle(&path);
+    let unpacked = through(&["xz", "-dc"], &fs::read(&path).unwrap());
+    assert!(is_signed(&unpacked, &certificate(&daemon, ALICE)));
+
+    // The commands have the same limit unless they are told another.
+    let verify = |arguments: &[&str]| {
+        let ring = dir.path().join("certificate.pem");
+        fs::write(&ring, certificate(&daemon, ALICE).to_pem().unwrap()).unwrap();
+        let output = run(Command::new(env!("CARGO_BIN_EXE_signdrop"))
+            .arg("verify")
+            .args(arguments)
+            .arg("--keyring")
+            .args([&ring, &path]));
+        output.status.code().unwrap()
+    };
+    assert_eq!(verify(&["--unpack-limit-mib", "1"]), 1);
+    assert_eq!(verify(&["--unpack-limit-mib", "4"]), 0);
+    assert_eq!(verify(&[]), 0);
+}
+
+#[test]
+fn commands_on_a_directory_ignore_what_only_has_a_modules_name() {
+    let daemon = fast("");
+    daemon.signdrop(["key", "generate", ALICE]);
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    write("dummy.ko", &small_module());
+    write("kde.ko", b"msgid");
+    write("text.ko.xz", &through(&["xz", "-c"], b"msgid"));
+    let sign = |path: &Path| {
+        let output = daemon.signdrop([
+            "sign".as_ref(),
+            "-u".as_ref(),
+            ALICE.as_ref(),
+            path.as_os_str(),
+        ]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        (
+            output.status.code().unwrap(),
+            text,
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (status, text, said) = sign(dir.path());
+    assert_eq!(status, 0, "{said}");
+    assert_eq!(
+        text.lines()
+            .filter(|line| line.starts_with("ignored "))
+            .count(),
+        2,
+        "{text}"
+    );
+    assert!(is_signed(
+        &fs::read(dir.path().join("dummy.ko")).unwrap(),
+        &certificate(&daemon, ALICE)
+    ));
+    // Who names one gets an error, and what a crash may have left is never passed over.
+    let (status, _, said) = sign(&dir.path().join("kde.ko"));
+    assert_eq!(status, 1);
+    assert!(
+        said.contains("not a kernel module: it is no ELF file"),
+        "{said}"
+    );
+    write("zeros.ko", &[0; 5000]);
+    let (status, _, said) = sign(dir.path());
+    assert_eq!(status, 1);
+    assert!(
+        said.contains("zeros.ko: malformed module: it begins with zeros"),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_api_exports_one_certificate_in_both_forms_and_signs_for_it() {
     let daemon = fast("");
     let (status, _) = daemon.request("GET", &format!("{ALICE_PATH}/certificate.pem"), None);
@@ -560,6 +657,15 @@ fn the_api_exports_one_certificate_in_both_forms_and_signs_for_it() {
             .collect()
     });
     assert_eq!(pems.len(), 1, "sixteen at once get one certificate");
+    assert_eq!(daemon.log().matches("certificate created").count(), 1);
+    let sign = |digest: &str, len: usize| {
+        let hash = "00".repeat(len);
+        let body = format!("{{\"digest\":\"{digest}\",\"hash\":\"{hash}\",\"purpose\":\"cms\"}}");
+        daemon
+            .request("POST", &format!("{ALICE_PATH}/sign"), Some(&body))
+            .0
+    };
+    assert_eq!((sign("sha256", 32), sign("sha1", 20)), (200, 400));
     let pem = pems.into_iter().next().unwrap();
     assert_eq!(
         Certificate::from_pem(pem.as_bytes()).unwrap().as_der(),

@@ -12,6 +12,7 @@ use std::{
     thread,
 };
 
+use serde_json::json;
 use signdrop_watcher::{Entry, walk};
 
 use super::{
@@ -21,10 +22,51 @@ use super::{
 use crate::{
     arrival::reason,
     format::{self, Format},
+    record::Outcome,
 };
 
 /// A file that a command is to work on, or why it cannot be found out.
-type Found = Result<PathBuf, (PathBuf, String)>;
+type Found = Result<(PathBuf, Origin), (PathBuf, String)>;
+
+/// How a command came to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Somebody named it.
+    Named,
+    /// It lies in a directory that somebody named.
+    Below,
+}
+
+/// Why a command could not work on a file.
+pub(super) enum Failure {
+    /// It is no artifact, whatever its name is.
+    NoArtifact(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(reason: &str) -> Self {
+        Self::Other(reason.to_owned())
+    }
+}
+
+impl From<format::Error> for Failure {
+    fn from(error: format::Error) -> Self {
+        let text = reason(&error);
+        if error.is_no_artifact() {
+            Self::NoArtifact(text)
+        } else {
+            Self::Other(text)
+        }
+    }
+}
 
 /// The files that are named, whatever they are called, and the artifacts below the directories that are named.
 pub(super) fn below(paths: &[PathBuf]) -> Vec<Found> {
@@ -32,7 +74,7 @@ pub(super) fn below(paths: &[PathBuf]) -> Vec<Found> {
     for path in paths {
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => below_directory(path, &mut found),
-            Ok(_) => found.push(Ok(path.clone())),
+            Ok(_) => found.push(Ok((path.clone(), Origin::Named))),
             Err(error) => found.push(Err((path.clone(), error.to_string()))),
         }
     }
@@ -43,10 +85,8 @@ fn below_directory(directory: &Path, found: &mut Vec<Found>) {
     let mut visit = |entry| {
         match entry {
             Entry::File { path, .. } => {
-                let format = path.file_name().and_then(Format::of_name);
-                let path = directory.join(path);
-                if format.is_some() && !is_something_else(&path) {
-                    found.push(Ok(path));
+                if path.file_name().and_then(Format::of_name).is_some() {
+                    found.push(Ok((directory.join(path), Origin::Below)));
                 }
             }
             Entry::Special { .. } => {}
@@ -57,17 +97,6 @@ fn below_directory(directory: &Path, found: &mut Vec<Found>) {
     if let Err(error) = walk(directory, Path::new(""), &|_| false, &mut visit) {
         found.push(Err((directory.to_owned(), reason(&error))));
     }
-}
-
-/// Whether a file that nobody named has an artifact's name only, as translation files of KDE have that of modules. One that is empty
-/// may be an artifact that has been lost.
-fn is_something_else(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else {
-        return false;
-    };
-    let is_kmod = path.file_name().and_then(Format::of_name) == Some(Format::Kmod);
-    let has_content = file.metadata().is_ok_and(|metadata| metadata.len() > 0);
-    is_kmod && has_content && matches!(Format::of_content(&file), Err(format::Error::Unknown))
 }
 
 /// The format that a file has to have by its name or, where that tells nothing, begins as.
@@ -87,6 +116,14 @@ pub(super) struct Report {
     pub(super) json: serde_json::Value,
 }
 
+fn ignored(path: &Path, reason: &str) -> Report {
+    let outcome = Outcome::Ignored.name();
+    Report {
+        text: format!("{outcome} {}: {}", shown(path), clean(reason.into())),
+        json: json!({ "path": path.to_string_lossy(), "outcome": outcome, "reason": reason }),
+    }
+}
+
 /// Works on each file, several at once, and prints what came of it in the order in which the files end.
 ///
 /// # Errors
@@ -95,7 +132,7 @@ pub(super) fn each(
     paths: &[PathBuf],
     doing: &'static str,
     print: Print,
-    work: impl Fn(&Path) -> Result<Report, String> + Sync,
+    work: impl Fn(&Path) -> Result<Report, Failure> + Sync,
 ) -> Result<(), Error> {
     let found = below(paths);
     let bar = progress(found.len() as u64, doing);
@@ -103,7 +140,14 @@ pub(super) fn each(
     let output: Mutex<Result<(), Error>> = Mutex::new(Ok(()));
     let one = |found: &Found| {
         let result = match found {
-            Ok(path) => work(path).map_err(|reason| (path, reason)),
+            Ok((path, origin)) => match (work(path), origin) {
+                (Ok(report), _) => Ok(report),
+                // As the daemon does it with what only has an artifact's name.
+                (Err(Failure::NoArtifact(reason)), Origin::Below) => Ok(ignored(path, &reason)),
+                (Err(Failure::NoArtifact(reason) | Failure::Other(reason)), _) => {
+                    Err((path, reason))
+                }
+            },
             Err((path, reason)) => Err((path, reason.clone())),
         };
         let printed = bar.suspend(|| match result {

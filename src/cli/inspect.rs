@@ -13,27 +13,26 @@ use super::{
     terminal::{clean, date, shown},
 };
 use crate::{
-    arrival::reason,
     format::{
-        Format, UnpackLimit,
+        self, Format, UnpackLimit,
         kmod::{self, Module},
         rpm::{Covers, Held, Package},
     },
     key::x509::cms,
 };
 
-pub(super) fn inspect(print: Print, paths: &[PathBuf]) -> Result<(), Error> {
+pub(super) fn inspect(limit: UnpackLimit, print: Print, paths: &[PathBuf]) -> Result<(), Error> {
     each(paths, "inspecting", print, |path| {
         let file = File::open(path).map_err(|error| error.to_string())?;
-        let format = format_of(path, &file).map_err(|error| reason(&error))?;
-        match format {
-            Format::Rpm => Package::read(&file)
-                .map(|package| package_report(path, &package))
-                .map_err(|error| reason(&error)),
-            Format::Kmod => Module::read(&file, UnpackLimit::default())
-                .map(|module| module_report(path, &module))
-                .map_err(|error| reason(&error)),
-        }
+        Ok(match format_of(path, &file)? {
+            Format::Rpm => {
+                package_report(path, &Package::read(&file).map_err(format::Error::from)?)
+            }
+            Format::Kmod => {
+                let module = Module::read(&file, limit).map_err(format::Error::from)?;
+                module_report(path, &module)
+            }
+        })
     })
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     Error, Keys, Print,
-    artifacts::{Report, each, format_of},
+    artifacts::{Failure, Report, each, format_of},
     client::RemoteSigner,
     connect, keys, optional_config,
     terminal::shown,
@@ -35,6 +35,7 @@ pub(super) fn sign(
     keys: &Keys,
     user: Option<&Identity>,
     digest: Option<Digest>,
+    limit: Option<UnpackLimit>,
     print: Print,
     paths: &[PathBuf],
 ) -> Result<(), Error> {
@@ -48,10 +49,10 @@ pub(super) fn sign(
     let apply = Apply::without_redo();
     let signers = Signers::open(keys)?;
     each(paths, "signing", print, |path| {
-        let wanted = wanted(path, user, digest, config.as_ref())?;
+        let wanted = wanted(path, user, digest, limit, config.as_ref())?;
         let text = |error: &dyn std::error::Error| reason(error);
         let open = Opened::read(path, wanted.digest, wanted.limit)?;
-        signers.with(&wanted.identity, open.format, |signer| {
+        let report = signers.with(&wanted.identity, open.format, |signer| {
             let is_signed = open.sound.is_signed_by(signer);
             if is_signed.map_err(|error| text(&error))? {
                 return Ok(report(path, Outcome::Unchanged, Some(&wanted.identity)));
@@ -62,15 +63,16 @@ pub(super) fn sign(
                 .map_err(|error| text(&error))?;
             open.apply(&apply, &edit)?;
             Ok(report(path, Outcome::Signed, Some(&wanted.identity)))
-        })
+        })?;
+        Ok(report)
     })
 }
 
-pub(super) fn unsign(print: Print, paths: &[PathBuf]) -> Result<(), Error> {
+pub(super) fn unsign(limit: UnpackLimit, print: Print, paths: &[PathBuf]) -> Result<(), Error> {
     let apply = Apply::without_redo();
     each(paths, "unsigning", print, |path| {
-        let open = Opened::read(path, Digest::default(), UnpackLimit::default())?;
-        match open.sound.unsign().map_err(|error| reason(&error))? {
+        let open = Opened::read(path, Digest::default(), limit)?;
+        match open.sound.unsign()? {
             Some(edit) => {
                 open.apply(&apply, &edit)?;
                 Ok(report(path, Outcome::Unsigned, None))
@@ -100,7 +102,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn read(path: &Path, digest: Digest, limit: UnpackLimit) -> Result<Self, String> {
+    fn read(path: &Path, digest: Digest, limit: UnpackLimit) -> Result<Self, Failure> {
         let place = Place::of_path(path).map_err(|errno| errno.to_string())?;
         let file: File = place.open().map_err(|errno| match errno {
             rustix::io::Errno::LOOP => "it is a symbolic link, which is not followed".to_owned(),
@@ -111,10 +113,8 @@ impl Opened {
             return Err("it is not a regular file".into());
         }
         let stamp = apply::stamp_of(&file).map_err(|error| reason(&error))?;
-        let format = format_of(path, &file).map_err(|error| reason(&error))?;
-        let sound = format
-            .check(&file, digest, limit)
-            .map_err(|error| reason(&error))?;
+        let format = format_of(path, &file)?;
+        let sound = format.check(&file, digest, limit)?;
         Ok(Self {
             place,
             stamp,
@@ -142,6 +142,7 @@ fn wanted(
     path: &Path,
     user: Option<&Identity>,
     digest: Option<Digest>,
+    limit: Option<UnpackLimit>,
     config: Option<&Config>,
 ) -> Result<Wanted, String> {
     let absolute = std::path::absolute(path).map_err(|error| error.to_string())?;
@@ -163,7 +164,7 @@ fn wanted(
             return Err("it is in no drop directory, so name its key with -u EMAIL".into());
         }
     };
-    let limit = drop.as_ref().map(|(drop, _)| drop.unpack_limit);
+    let limit = limit.or_else(|| drop.as_ref().map(|(drop, _)| drop.unpack_limit));
     let digest = digest
         .or_else(|| drop.map(|(drop, relative)| drop.digest(&relative)))
         .unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::{
     arrival::reason,
     digest::Digest,
     format::{
-        Format, UnpackLimit,
+        self, Format, UnpackLimit,
         kmod::Module,
         rpm::{self, Held, Package},
     },
@@ -27,7 +27,12 @@ use crate::{
     },
 };
 
-pub(super) fn verify(keyring: &Path, print: Print, paths: &[PathBuf]) -> Result<(), Error> {
+pub(super) fn verify(
+    keyring: &Path,
+    limit: UnpackLimit,
+    print: Print,
+    paths: &[PathBuf],
+) -> Result<(), Error> {
     let keys = Keyring::parse(&read(keyring)?)?;
     if keys.openpgp.is_empty() && keys.certificates.is_empty() {
         return Err(Error::Usage(format!(
@@ -37,10 +42,12 @@ pub(super) fn verify(keyring: &Path, print: Print, paths: &[PathBuf]) -> Result<
     }
     each(paths, "verifying", print, |path| {
         let file = File::open(path).map_err(|error| error.to_string())?;
-        let format = format_of(path, &file).map_err(|error| reason(&error))?;
-        let names = match format {
+        let names = match format_of(path, &file)? {
             Format::Rpm => package_signers(&file, &keys.openpgp)?,
-            Format::Kmod => vec![module_signer(&file, &keys.certificates)?],
+            Format::Kmod => {
+                let module = Module::read(&file, limit).map_err(format::Error::from)?;
+                vec![module_signer(&module, &keys.certificates)?]
+            }
         };
         Ok(Report {
             text: format!(
@@ -86,7 +93,10 @@ impl Keyring {
             }
             openpgp = rest.into_bytes();
         }
-        let has_keys = certificates.is_empty() || !openpgp.trim_ascii().is_empty();
+        // What else stands around certificates explains them (RFC 7468, section 2).
+        let is_text =
+            std::str::from_utf8(&openpgp).is_ok_and(|text| !text.contains("-----BEGIN PGP"));
+        let has_keys = certificates.is_empty() || !is_text;
         Ok(Self {
             openpgp: if has_keys {
                 openpgp::keyring(&openpgp)?
@@ -139,8 +149,7 @@ fn issuer<'a>(held: &Held, keys: &'a [PublicKey]) -> Result<&'a PublicKey, Strin
 }
 
 /// Whose certificate a kernel would find a module's last signature, the only one that it looks at, to be valid for.
-fn module_signer(file: &File, certificates: &[Certificate]) -> Result<String, String> {
-    let module = Module::read(file, UnpackLimit::default()).map_err(|error| reason(&error))?;
+fn module_signer(module: &Module, certificates: &[Certificate]) -> Result<String, String> {
     let held = module.held().last().ok_or("it is not signed")?;
     let signature = held
         .signature

@@ -18,7 +18,7 @@ use std::{
 
 use aws_lc_rs::digest as aws_digest;
 pub use packing::UnpackLimit;
-use packing::{Packing, Unpacked};
+use packing::{Packed, Packing, Unpacked};
 pub use signature::Held;
 
 use crate::{
@@ -49,13 +49,13 @@ pub enum Error {
     #[error("malformed module: {0}")]
     Malformed(&'static str),
     /// Behind the module's end are bytes that are no whole signature. Stays.
-    #[error("the last {0} bytes belong neither to the module nor to a signature")]
+    #[error("{0} bytes behind the module's end belong to no signature")]
     Garbage(u64),
     /// What follows the module has a signature's marker, and is none. Stays.
     #[error("malformed signature: {0}")]
     Signature(&'static str),
-    /// The compressed data are damaged, or something follows them. Stays.
-    #[error("cannot unpack the {packing} data")]
+    /// What is compressed is damaged, or something follows it. Stays.
+    #[error("cannot unpack the {packing} file")]
     Unpack {
         /// The kind of compression.
         packing: &'static str,
@@ -71,7 +71,10 @@ pub enum Error {
     /// The file could not be read. May pass.
     #[error("cannot read")]
     Read(#[source] io::Error),
-    /// The signature could not be made or did not verify.
+    /// What was compressed anew does not unpack to what was compressed: memory or disk are at fault. May pass.
+    #[error("the newly compressed module does not unpack to what it was")]
+    Repacked,
+    /// The signature could not be made or did not verify; its source says whether it may pass.
     #[error(transparent)]
     X509(#[from] x509::Error),
 }
@@ -80,7 +83,7 @@ impl Error {
     /// Whether the same file may succeed later without having changed.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Read(_) | Self::Spool(_) => true,
+            Self::Read(_) | Self::Spool(_) | Self::Repacked => true,
             Self::X509(error) => error.may_pass(),
             Self::NotAModule(_)
             | Self::Truncated { .. }
@@ -103,7 +106,7 @@ pub fn recognises(start: &[u8]) -> bool {
 pub struct Module {
     /// The module without compression.
     content: File,
-    packing: Option<Packing>,
+    packed: Option<Packed>,
     /// Where the module ends and the first signature begins, in bytes.
     end: u64,
     /// The content's length with all signatures, in bytes.
@@ -113,7 +116,8 @@ pub struct Module {
 }
 
 impl Module {
-    /// Reads a module's structure. One that is compressed is unpacked into an unnamed file, so that memory never grows with it.
+    /// Reads a module's structure. One that is compressed is unpacked into an unnamed file, so that memory never grows with it; of these, as many
+    /// as there are processors are held at once, so a thread that holds one must not read another.
     ///
     /// # Errors
     /// All of [`Error`] but [`Error::X509`].
@@ -121,13 +125,13 @@ impl Module {
         let Unpacked {
             content,
             len,
-            packing,
+            packed,
         } = packing::unpack(file, limit)?;
         let elf = elf::read(&content, len)?;
         let held = trailer::read(&content, elf.end, len)?;
         Ok(Self {
             content,
-            packing,
+            packed,
             end: elf.end,
             len,
             held,
@@ -142,7 +146,7 @@ impl Module {
 
     /// How the module is compressed, if it is: `gzip`, `xz` or `zstd`.
     pub fn packing_name(&self) -> Option<&'static str> {
-        self.packing.map(Packing::name)
+        self.packed.as_ref().map(|packed| packed.packing.name())
     }
 
     /// What the module says of itself under a name such as `name` or `vermagic` (modinfo(8)), if it does.

@@ -87,7 +87,11 @@ impl Problem {
 
 impl From<keystore::Error> for Problem {
     fn from(error: keystore::Error) -> Self {
-        Self::internal(&error, error.may_pass())
+        match error {
+            keystore::Error::Deleted => Self::not_found(error.to_string()),
+            keystore::Error::NotForModules(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
+            error => Self::internal(&error, error.may_pass()),
+        }
     }
 }
 

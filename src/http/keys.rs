@@ -1,6 +1,6 @@
 //! Requests about keys.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use hyper::StatusCode;
 use percent_encoding::percent_decode;
@@ -12,7 +12,7 @@ use crate::{
     daemon::Daemon,
     digest::Digest,
     identity::Identity,
-    key::{Algorithm, RawSignature, x509::Certificate},
+    key::{Algorithm, RawSignature},
     keyring::ProjectKey,
     keystore::{Creation, KeyEntry, NewKey},
     signer::{self, DigestSigner as _, Purpose},
@@ -268,16 +268,34 @@ pub(super) enum Encoding {
     Der,
 }
 
+/// Whether a certificate is made that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is made: the caller may use every key.
+    Made,
+    /// It is missing: anybody may have asked.
+    NotFound,
+}
+
 pub(super) fn certificate(
     daemon: &Daemon,
     identity: &Identity,
     encoding: Encoding,
+    missing: Missing,
 ) -> Result<Answer, Problem> {
-    let key = daemon
-        .keyring
-        .open(identity)?
-        .ok_or_else(|| unknown(identity))?;
-    let certificate = module_certificate(daemon, &key)?;
+    let key = find_unlocked(daemon, identity)?;
+    let certificate = match missing {
+        Missing::Made => {
+            let config = daemon.config();
+            daemon
+                .keyring
+                .certificate(&key, || config.keys.new_module_key())?
+        }
+        Missing::NotFound => daemon
+            .keyring
+            .find_certificate(&key)?
+            .ok_or_else(|| no_certificate(identity))?,
+    };
     Ok(match encoding {
         Encoding::Pem => {
             let pem = certificate
@@ -293,15 +311,17 @@ pub(super) fn certificate(
     })
 }
 
-/// The certificate of the key's kernel modules; it is made on first need.
-fn module_certificate<'a>(
-    daemon: &Daemon,
-    key: &'a ProjectKey,
-) -> Result<&'a Certificate, Problem> {
-    let config = daemon.config();
-    Ok(daemon
+fn find_unlocked(daemon: &Daemon, identity: &Identity) -> Result<Arc<ProjectKey>, Problem> {
+    daemon
         .keyring
-        .certificate(key, || config.keys.new_module_key())?)
+        .open(identity)?
+        .ok_or_else(|| unknown(identity))
+}
+
+fn no_certificate(identity: &Identity) -> Problem {
+    Problem::not_found(format!(
+        "{identity} has no certificate for kernel modules yet: its first module makes it, or a request for it over the Unix socket"
+    ))
 }
 
 pub(super) fn delete(daemon: &Daemon, identity: &Identity) -> Result<Answer, Problem> {
@@ -328,12 +348,15 @@ pub(super) fn sign(
                 request.digest
             ))
         })?;
-    let key = daemon
-        .keyring
-        .open(identity)?
-        .ok_or_else(|| unknown(identity))?;
+    let key = find_unlocked(daemon, identity)?;
     if request.purpose == Purpose::Cms {
-        module_certificate(daemon, &key)?;
+        if request.digest == Digest::Sha1 {
+            return Err(Problem::bad_request("modules are not signed with SHA-1"));
+        }
+        daemon
+            .keyring
+            .find_certificate(&key)?
+            .ok_or_else(|| no_certificate(identity))?;
     }
     let signature = daemon
         .keyring

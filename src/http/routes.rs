@@ -15,10 +15,10 @@ use super::{
     OPENAPI,
     answer::{Answer, Problem, bytes, json, not_allowed, text},
     gen_key,
-    keys::{self, Encoding, SignRequest},
+    keys::{self, Encoding, Missing, SignRequest},
     wait,
 };
-use crate::{daemon::Daemon, identity::Identity, signer::Purpose};
+use crate::{daemon::Daemon, identity::Identity};
 
 /// Bytes that a request's body may have at the most.
 const BODY_LIMIT: usize = 1 << 20;
@@ -224,15 +224,18 @@ async fn dispatch(
         (Route::Key, Some(email)) => blocking(move || keys::show(&daemon, &email)).await,
         (Route::PublicKey, Some(email)) => blocking(move || keys::public(&daemon, &email)).await,
         (Route::Certificate(encoding), Some(email)) => {
-            let _permit = GENERATING.acquire().await.ok();
-            blocking(move || keys::certificate(&daemon, &email, encoding)).await
+            let missing = match door {
+                Door::Unix => Missing::Made,
+                Door::Tcp => Missing::NotFound,
+            };
+            let _permit = match missing {
+                Missing::Made => GENERATING.acquire().await.ok(),
+                Missing::NotFound => None,
+            };
+            blocking(move || keys::certificate(&daemon, &email, encoding, missing)).await
         }
         (Route::Sign, Some(email)) => {
             let request: SignRequest = keys::parse(&read_body(door, request).await?)?;
-            let _permit = match request.purpose {
-                Purpose::OpenPgp => None,
-                Purpose::Cms => GENERATING.acquire().await.ok(),
-            };
             blocking(move || keys::sign(&daemon, &email, &request)).await
         }
         (Route::Wait, _) => {

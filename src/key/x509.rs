@@ -18,7 +18,7 @@ use openssl::{
     sha::{sha1, sha256},
     x509::X509,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 pub use subject::{Subject, SubjectError, SubjectTemplate};
 use x509_cert::{
     TbsCertificate, Version,
@@ -54,7 +54,7 @@ const OWN_DIGEST: Digest = Digest::Sha256;
 /// Why a certificate or a CMS signature could not be made, read or believed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The private key failed, or there is none for this purpose.
+    /// The private key failed, or there is none for this purpose; its source says whether it may pass.
     #[error(transparent)]
     Signer(#[from] signer::Error),
     /// A certificate could not be put together. Stays.
@@ -89,8 +89,8 @@ impl From<key::Error> for Error {
 }
 
 /// An algorithm whose signatures kernels take: RSA everywhere, ECDSA from 6.12 on in Debian. Never Ed25519.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Algorithm", into = "Algorithm")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Algorithm")]
 pub struct ModuleAlgorithm(Algorithm);
 
 /// A key algorithm whose signatures no kernel takes. Stays.

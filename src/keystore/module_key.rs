@@ -4,12 +4,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use openssl::sha::sha256;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, KeyEntry, Keystore, RECORD_VERSION, decode, encode, vault::Sealed};
-use crate::key::{
-    Algorithm, SecretKey,
-    x509::{Certificate, ModuleAlgorithm, NotForModules, SubjectTemplate},
+use crate::{
+    key::{
+        Algorithm, SecretKey,
+        x509::{Certificate, ModuleAlgorithm, NotForModules, SubjectTemplate},
+    },
+    store,
 };
 
 /// Which private key a certificate for kernel modules is of.
@@ -74,6 +78,10 @@ impl Keystore {
     /// # Errors
     /// [`Error::Store`] may pass, [`Error::Record`] stays.
     pub fn find_module_key(&self, key: &KeyEntry) -> Result<Option<ModuleKeyEntry>, Error> {
+        if store::has_failed() {
+            // What memory has and the disk has not is nothing to rely on.
+            return Err(store::Error::Access("an earlier write failed".into()).into());
+        }
         let name = key.identity.as_str();
         let Some(bytes) = self.modules.find(name.as_bytes())? else {
             return Ok(None);
@@ -92,7 +100,7 @@ impl Keystore {
     /// has looked for one before, and has the project's OpenPGP key unlocked.
     ///
     /// # Errors
-    /// [`Error::NotForModules`] and [`Error::Deleted`] stay; those of the store and of key generation may pass.
+    /// [`Error::Deleted`] stays; [`Error::NotForModules`], and those of the store and of key generation, may pass.
     pub fn create_module_key(
         &self,
         key: &KeyEntry,
@@ -166,7 +174,13 @@ impl Keystore {
         module: &ModuleKeyEntry,
     ) -> Result<Option<SecretKey>, Error> {
         match &module.secret {
-            ModuleSecret::OpenPgp => Ok(None),
+            ModuleSecret::OpenPgp => {
+                let openpgp = key.certificate()?.public_key();
+                if !module.certificate()?.is_of(&openpgp) {
+                    return Err(Error::Record(key.identity.to_string()));
+                }
+                Ok(None)
+            }
             ModuleSecret::Own { algorithm, sealed } => {
                 let associated = associated(key, &module.certificate()?);
                 let pkcs8 = self.vault.open_sealed(sealed, &associated)?;
@@ -182,7 +196,7 @@ fn associated(key: &KeyEntry, certificate: &Certificate) -> Vec<u8> {
         "signdrop module key {RECORD_VERSION}\0{}\0{}\0{}",
         key.identity,
         key.fingerprint,
-        certificate.serial()
+        hex::encode(sha256(certificate.as_der()))
     )
     .into_bytes()
 }

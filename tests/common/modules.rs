@@ -174,6 +174,26 @@ impl SignFile {
     }
 }
 
+/// A module with a signature that OpenSSL makes, more or less as kernels want it.
+pub fn signed_by_openssl(module: &[u8], key: &TestKey, options: CMSOptions) -> Vec<u8> {
+    let secret = key.module_secret().to_pkcs8().unwrap();
+    let secret = PKey::private_key_from_pkcs8(&secret).unwrap();
+    let certificate = X509::from_der(key.x509.as_ref().unwrap().as_der()).unwrap();
+    let options = options | CMSOptions::BINARY | CMSOptions::DETACHED;
+    let cms = CmsContentInfo::sign(
+        Some(&certificate),
+        Some(&secret),
+        None,
+        Some(module),
+        options,
+    )
+    .unwrap()
+    .to_der()
+    .unwrap();
+    let len = (cms.len() as u32).to_be_bytes();
+    [module, &cms, &[0, 0, 2, 0, 0, 0, 0, 0], &len, MARKER].concat()
+}
+
 /// What a program makes of its standard input, such as `xz -dc`.
 pub fn through(command: &[&str], input: &[u8]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();

@@ -54,6 +54,18 @@ pub(super) fn read(file: &File, len: u64) -> Result<Elf, Error> {
     Ok(Elf { end, information })
 }
 
+/// Refuses what begins as no ELF file does, as far as it goes.
+pub(super) fn check_magic(start: &[u8]) -> Result<(), Error> {
+    let compared = MAGIC.len().min(start.len());
+    match start.get(..compared) {
+        start if start == MAGIC.get(..compared) => Ok(()),
+        Some([0, ..]) => Err(Error::Malformed(
+            "it begins with zeros, as files do that a crash left",
+        )),
+        _ => Err(Error::NotAModule("it is no ELF file")),
+    }
+}
+
 /// Where the numbers of a header or section are: ELF comes with addresses of 32 and 64 bits, and in both orders of bytes.
 #[derive(Debug, Clone, Copy)]
 struct Numbers<'a> {
@@ -117,10 +129,7 @@ impl Header {
         let have = len.min(bytes.len() as u64) as usize;
         let start = bytes.get_mut(..have).unwrap_or_default();
         file.read_exact_at(start, 0).map_err(Error::Read)?;
-        let compared = MAGIC.len().min(have);
-        if bytes.get(..compared) != MAGIC.get(..compared) {
-            return Err(Error::NotAModule("it is no ELF file"));
-        }
+        check_magic(bytes.get(..have).unwrap_or_default())?;
         let [_, _, _, _, class, order, ..] = bytes;
         let (class, needed) = match class {
             1 => (Class::Bits32, 52),

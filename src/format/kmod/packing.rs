@@ -5,10 +5,16 @@
 use std::{
     env, fmt,
     fs::File,
-    io::{self, BufReader, BufWriter, Read, Seek as _, Write},
-    num::NonZeroU32,
+    io::{self, BufReader, BufWriter, Read, Write},
+    num::{NonZeroU32, ParseIntError},
     os::unix::fs::FileExt as _,
     path::PathBuf,
+    str::FromStr,
+    sync::{
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use flate2::{Compression, GzBuilder, bufread::MultiGzDecoder};
@@ -23,7 +29,7 @@ use super::{CHUNK, Error, elf};
 
 /// Bytes of memory that unpacking xz may take: enough for `xz -9`.
 const XZ_MEMORY: u64 = 80 << 20;
-/// Bytes of the dictionary with which xz data are written: the most that the kernel's own decompressor takes.
+/// Bytes of the dictionary with which xz is written: the most that the kernel's own decompressor takes.
 const XZ_DICTIONARY: u32 = 1 << 20;
 /// xz's own default.
 const XZ_PRESET: u32 = 6;
@@ -50,27 +56,29 @@ impl UnpackLimit {
     }
 }
 
+impl FromStr for UnpackLimit {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.parse().map(Self)
+    }
+}
+
 impl fmt::Display for UnpackLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} MiB", self.0)
     }
 }
 
-/// How a module is compressed, and what of the settings its data tell.
+/// How a module is compressed, and what of the settings can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packing {
-    Gzip {
-        level: u32,
-    },
+    Gzip { level: u32 },
     Xz,
-    Zstd {
-        checksum: Checksum,
-        /// Bytes of the packed original.
-        len: u64,
-    },
+    Zstd { checksum: Checksum },
 }
 
-/// Whether zstd data end in a checksum.
+/// Whether what zstd writes ends in a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Checksum {
     Present,
@@ -78,7 +86,7 @@ pub(super) enum Checksum {
 }
 
 impl Packing {
-    /// The compression that data have which begin with `start`, if any. Lengths are filled in by [`unpack`].
+    /// The compression of a file that begins with `start`, if it has any.
     pub(super) fn of(start: &[u8]) -> Option<Self> {
         match *start {
             [0x1f, 0x8b, 8, _, _, _, _, _, extra, ..] => Some(Self::Gzip {
@@ -93,7 +101,6 @@ impl Packing {
                 } else {
                     Checksum::Present
                 },
-                len: 0,
             }),
             _ => None,
         }
@@ -105,6 +112,23 @@ impl Packing {
             Self::Xz => "xz",
             Self::Zstd { .. } => "zstd",
         }
+    }
+
+    /// What the first `len` bytes of a file unpack to.
+    fn reader(self, file: &File, len: u64) -> io::Result<Box<dyn Read + '_>> {
+        let packed = BufReader::with_capacity(CHUNK, super::Stretch::new(file, len));
+        Ok(match self {
+            Self::Gzip { .. } => Box::new(MultiGzDecoder::new(packed)),
+            Self::Xz => {
+                let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)?;
+                Box::new(XzDecoder::new_stream(packed, stream))
+            }
+            Self::Zstd { .. } => {
+                let mut decoder = zstd::Decoder::with_buffer(packed)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                Box::new(decoder)
+            }
+        })
     }
 
     fn broken(self) -> impl Fn(io::Error) -> Error {
@@ -119,6 +143,34 @@ impl Packing {
     }
 }
 
+/// Leave to unpack and pack: as many modules at once as there are processors, since that is what the work needs, and so that memory and
+/// disk do not add up with the number of those that wait.
+static TURNS: LazyLock<Vec<Mutex<()>>> = LazyLock::new(|| {
+    let count = thread::available_parallelism().map_or(1, usize::from);
+    (0..count).map(|_| Mutex::new(())).collect()
+});
+
+/// Waits for a turn.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    if let Some(free) = TURNS.iter().find_map(|turn| turn.try_lock().ok()) {
+        return Some(free);
+    }
+    let next = NEXT.fetch_add(1, Ordering::Relaxed) % TURNS.len();
+    let turn = TURNS.get(next)?;
+    Some(turn.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What is kept of a compressed module.
+#[derive(Debug)]
+pub(super) struct Packed {
+    pub(super) packing: Packing,
+    /// Its length in bytes.
+    len: u64,
+    /// Held until the module is done with.
+    _turn: Option<MutexGuard<'static, ()>>,
+}
+
 /// A module without compression.
 #[derive(Debug)]
 pub(super) struct Unpacked {
@@ -126,42 +178,27 @@ pub(super) struct Unpacked {
     /// Its length in bytes.
     pub(super) len: u64,
     /// How it was compressed, if it was.
-    pub(super) packing: Option<Packing>,
+    pub(super) packed: Option<Packed>,
 }
 
 /// Unpacks a file that is compressed; any other is answered as it is.
 pub(super) fn unpack(file: &File, limit: UnpackLimit) -> Result<Unpacked, Error> {
-    let len = file.metadata().map_err(Error::Read)?.len();
+    let packed_len = file.metadata().map_err(Error::Read)?.len();
     let mut start = [0; 16];
-    let have = len.min(start.len() as u64) as usize;
+    let have = packed_len.min(start.len() as u64) as usize;
     let start = start.get_mut(..have).unwrap_or_default();
     file.read_exact_at(start, 0).map_err(Error::Read)?;
-    let Some(mut packing) = Packing::of(start) else {
+    let Some(packing) = Packing::of(start) else {
         let content = file.try_clone().map_err(Error::Read)?;
         return Ok(Unpacked {
             content,
-            len,
-            packing: None,
+            len: packed_len,
+            packed: None,
         });
     };
-    if let Packing::Zstd { len: packed, .. } = &mut packing {
-        *packed = len;
-    }
+    let turn = turn();
     let broken = packing.broken();
-    let packed = BufReader::with_capacity(CHUNK, super::Stretch::new(file, len));
-    let mut unpacked: Box<dyn Read> = match packing {
-        Packing::Gzip { .. } => Box::new(MultiGzDecoder::new(packed)),
-        Packing::Xz => {
-            let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED);
-            let stream = stream.map_err(|error| broken(error.into()))?;
-            Box::new(XzDecoder::new_stream(packed, stream))
-        }
-        Packing::Zstd { .. } => {
-            let mut decoder = zstd::Decoder::with_buffer(packed).map_err(&broken)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(&broken)?;
-            Box::new(decoder)
-        }
-    };
+    let mut unpacked = packing.reader(file, packed_len).map_err(&broken)?;
     let mut content = spool()?;
     let mut buffer = vec![0; CHUNK];
     let mut len = 0;
@@ -174,8 +211,8 @@ pub(super) fn unpack(file: &File, limit: UnpackLimit) -> Result<Unpacked, Error>
         };
         let bytes = buffer.get(..read).unwrap_or_default();
         // Whatever is no module is found out before it takes room.
-        if len == 0 && !bytes.starts_with(&elf::MAGIC) && read >= elf::MAGIC.len() {
-            return Err(Error::NotAModule("it is no ELF file"));
+        if len == 0 && read >= elf::MAGIC.len() {
+            elf::check_magic(bytes)?;
         }
         len += read as u64;
         if len > limit.bytes() {
@@ -186,48 +223,85 @@ pub(super) fn unpack(file: &File, limit: UnpackLimit) -> Result<Unpacked, Error>
     Ok(Unpacked {
         content,
         len,
-        packing: Some(packing),
+        packed: Some(Packed {
+            packing,
+            len: packed_len,
+            _turn: turn,
+        }),
     })
 }
 
-/// Compresses `len` bytes of content into an unnamed file, in a way that the kernel's own decompressor takes.
+/// Compresses `len` bytes of content as a module was compressed before, in a way that the kernel's own decompressor takes, into an unnamed
+/// file, which has been found to unpack to the same.
 pub(super) fn pack<R: Read>(
-    packing: Packing,
+    before: &Packed,
     len: u64,
     content: impl Fn() -> R,
 ) -> Result<File, Error> {
-    match packing {
+    let file = match before.packing {
         Packing::Gzip { level } => {
             let level = Compression::new(level);
-            packed(
-                content(),
-                |file| Ok(GzBuilder::new().write(file, level)),
-                |encoder| encoder.finish(),
-            )
+            let encoder = |file| Ok(GzBuilder::new().write(file, level));
+            packed(content(), encoder, |encoder| encoder.finish())?
         }
-        Packing::Xz => packed(content(), xz_encoder, |encoder| encoder.finish()),
-        Packing::Zstd {
-            checksum,
-            len: original,
-        } => {
+        Packing::Xz => packed(content(), xz_encoder, |encoder| encoder.finish())?,
+        Packing::Zstd { checksum } => {
             let at_level = |level| {
-                packed(
-                    content(),
-                    |file| zstd_encoder(file, level, checksum, len),
-                    |encoder| encoder.finish(),
-                )
+                let encoder = |file| zstd_encoder(file, level, checksum, len);
+                packed(content(), encoder, |encoder| encoder.finish())
             };
             let (default, smallest) = ZSTD_LEVELS;
             let quick = at_level(default)?;
-            // The data do not tell their level, but what comes out notably larger than it was had another. A signature is no more
-            // than a kilobyte, and does not compress.
-            let expected = original + original / 32 + 1024;
-            if quick.metadata().map_err(Error::Spool)?.len() > expected {
-                return at_level(smallest);
+            // The level is written nowhere, but what comes out notably larger than it was had another. A signature has no more than a
+            // kilobyte, and does not compress.
+            let expected = before.len + before.len / 32 + 1024;
+            if file_len(&quick)? > expected {
+                at_level(smallest)?
+            } else {
+                quick
             }
-            Ok(quick)
+        }
+    };
+    let unpacked = before.packing.reader(&file, file_len(&file)?);
+    let unpacked = unpacked.map_err(|_| Error::Repacked)?;
+    if !is_same(unpacked, content()).map_err(|_| Error::Repacked)? {
+        return Err(Error::Repacked);
+    }
+    Ok(file)
+}
+
+fn file_len(file: &File) -> Result<u64, Error> {
+    Ok(file.metadata().map_err(Error::Spool)?.len())
+}
+
+/// Whether two readers answer the same bytes.
+fn is_same(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
+    let (mut from_one, mut from_other) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        let read = read_full(&mut one, &mut from_one)?;
+        if read != read_full(&mut other, &mut from_other)?
+            || from_one.get(..read) != from_other.get(..read)
+        {
+            return Ok(false);
+        }
+        if read == 0 {
+            return Ok(true);
         }
     }
+}
+
+/// Reads until the buffer is full or nothing is left.
+fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match reader.read(rest) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// Runs `content` through an encoder into an unnamed file.
@@ -239,20 +313,16 @@ fn packed<E: Write>(
     let mut encoder = encoder(BufWriter::with_capacity(CHUNK, spool()?)).map_err(Error::Spool)?;
     let mut buffer = vec![0; CHUNK];
     loop {
-        let read = match content.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::Read(error)),
-        };
+        let read = read_full(&mut content, &mut buffer).map_err(Error::Read)?;
+        if read == 0 {
+            break;
+        }
         let bytes = buffer.get(..read).unwrap_or_default();
         encoder.write_all(bytes).map_err(Error::Spool)?;
     }
-    let mut file = finish(encoder)
+    finish(encoder)
         .and_then(|writer| writer.into_inner().map_err(io::IntoInnerError::into_error))
-        .map_err(Error::Spool)?;
-    file.rewind().map_err(Error::Spool)?;
-    Ok(file)
+        .map_err(Error::Spool)
 }
 
 fn xz_encoder(file: BufWriter<File>) -> io::Result<XzEncoder<BufWriter<File>>> {

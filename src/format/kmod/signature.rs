@@ -74,10 +74,9 @@ impl Whole {
         let [held] = self.module.held.as_slice() else {
             return false;
         };
-        held.signature.as_ref().is_some_and(|signature| {
-            let verified = signature.verify(certificate, self.digest, &self.hash);
-            verified.is_ok()
-        })
+        held.signature
+            .as_ref()
+            .is_some_and(|signature| signature.is_as_signed(certificate, self.digest, &self.hash))
     }
 
     /// The digest that a signature is made with.
@@ -88,10 +87,10 @@ impl Whole {
     /// The edit that has `end` follow the module, and nothing else.
     fn with_end(&self, end: Vec<u8>) -> Result<Edit, Error> {
         let module = &self.module;
-        let Some(packing) = module.packing else {
+        let Some(packed) = &module.packed else {
             return Ok(Edit::replace(module.end, module.len - module.end, end));
         };
         let content = || Stretch::new(&module.content, module.end).chain(end.as_slice());
-        packing::pack(packing, module.end + end.len() as u64, content).map(Edit::Rewrite)
+        packing::pack(packed, module.end + end.len() as u64, content).map(Edit::Rewrite)
     }
 }

@@ -61,15 +61,17 @@ fn read_last(file: &File, module_end: u64, end: u64) -> Result<Held, Error> {
         kind,
         signer_len,
         key_len,
-        _,
-        _,
-        _,
-        len @ ..,
+        pad @ ..,
+        a,
+        b,
+        c,
+        d,
     ] = description;
     let names_len = u64::from(signer_len) + u64::from(key_len);
-    let signature_len = u64::from(u32::from_be_bytes(len));
+    let signature_len = u64::from(u32::from_be_bytes([a, b, c, d]));
     let is_known = match kind {
-        ID_PKCS7 => names_len == 0 && (algorithm, hash) == (0, 0),
+        // Kernels refuse it where anything else is set.
+        ID_PKCS7 => names_len == 0 && (algorithm, hash, pad) == (0, 0, [0; 3]),
         ID_X509 => names_len > 0,
         _ => false,
     };

@@ -23,7 +23,7 @@ use crate::{
     signer::{DigestSigner, Purpose},
 };
 
-/// RFC 3279, section 2.2.3; no kernel takes it.
+/// RFC 3279, section 2.2.3.
 const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
 
 /// A signature that has been verified against the certificate; only [`sign`] makes one.
@@ -39,7 +39,7 @@ impl Verified {
     }
 }
 
-/// The digest that module signatures use where `wanted` is wished for: kernels take no SHA-1.
+/// The digest that module signatures use where `wanted` is wished for: not all kernels take SHA-1.
 pub fn digest(wanted: Digest) -> Digest {
     match wanted {
         Digest::Sha1 => Digest::Sha256,
@@ -183,6 +183,7 @@ pub enum Flaw {
 /// A CMS signature that was found somewhere; nothing is known of its validity.
 #[derive(Debug, Clone)]
 pub struct Signature {
+    der: Vec<u8>,
     version: CmsVersion,
     signer: SignerInfo,
     /// How it breaks a rule of the kernel's, if it does.
@@ -209,6 +210,7 @@ impl Signature {
             None
         };
         Some(Self {
+            der: der.to_vec(),
             version: signed.version,
             signer: signer.clone(),
             flaw,
@@ -274,6 +276,15 @@ impl Signature {
                 certificate.subject_key_identifier() == Some(identifier.0.as_bytes())
             }
         }
+    }
+
+    /// Whether the signature is valid and, to the byte, one that [`sign`] makes, so that it can stay.
+    pub fn is_as_signed(&self, certificate: &Certificate, digest: Digest, hash: &[u8]) -> bool {
+        let signature = self.signer.signature.as_bytes();
+        let is_this =
+            |name| structure(certificate, name, digest, signature).is_ok_and(|der| der == self.der);
+        (is_this(SignerName::IssuerAndSerial) || is_this(SignerName::KeyIdentifier))
+            && self.verify(certificate, digest, hash).is_ok()
     }
 
     /// Verifies the signature as a kernel does that knows `certificate`, over a content whose `hash` `digest` produced.

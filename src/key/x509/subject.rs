@@ -15,7 +15,7 @@ use crate::identity::Identity;
 /// Characters that a common name, or any other attribute of ours, has at the most (RFC 5280, appendix A.1, ub-common-name).
 const MAX_CHARS: usize = 64;
 /// Hexadecimal digits that tell one cut name from another.
-const HASH_DIGITS: usize = 16;
+const HASH_DIGITS: usize = 32;
 /// What stands between a cut name and its digits.
 const CUT: char = '~';
 /// What a template holds in the identity's place.
@@ -205,7 +205,7 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(one.len(), "CN=".len() + MAX_CHARS);
         // Somebody who takes a cut name for an identity gets another one.
-        let forged = format!("{}@b~0123456789abcdef", "x".repeat(45));
+        let forged = format!("{}@b~{}", "x".repeat(29), "0123456789abcdef".repeat(2));
         assert_eq!(forged.len(), MAX_CHARS);
         assert_ne!(subject("CN={identity}", &forged), format!("CN={forged}"));
     }
