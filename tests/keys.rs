@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Rpmdb, daemon::Daemon, quick_package, run};
+use common::{Rpmdb, daemon::Daemon, files_below, quick_package, run};
 use serde_json::{Value, json};
 use signdrop::{
     digest::Digest,
@@ -73,20 +73,6 @@ fn daemon() -> Daemon {
     let config = fs::read_to_string(daemon.config()).unwrap();
     daemon.write_config(&config.replace("rsa2048", "ed25519"));
     daemon
-}
-
-/// Every regular file below a directory.
-fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(files_below(&path));
-        } else if path.is_file() {
-            files.push(path);
-        }
-    }
-    files
 }
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {

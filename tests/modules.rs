@@ -19,6 +19,7 @@ use std::{
 use common::{
     Rpmdb,
     daemon::{Daemon, Mounted},
+    files_below,
     modules::{MARKER, bare, is_signed, module_named, modules_of, small_module, split, through},
     quick_package, run,
 };
@@ -732,19 +733,6 @@ fn module_secret(daemon: &Daemon) -> Vec<u8> {
     let pkcs8 = secret.to_pkcs8().unwrap();
     let key = openssl::pkey::PKey::private_key_from_pkcs8(&pkcs8).unwrap();
     key.rsa().unwrap().p().unwrap().to_vec()
-}
-
-fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_below(&path));
-        } else {
-            found.push(path);
-        }
-    }
-    found
 }
 
 #[test]

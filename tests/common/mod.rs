@@ -211,6 +211,20 @@ pub fn packages_below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Every file below a directory.
+pub fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+    files
+}
+
 pub mod daemon;
 pub mod modules;
 
