@@ -125,7 +125,7 @@ impl Apply {
     /// old content; the modification time moves to another second, since caches such as createrepo_c's compare seconds.
     ///
     /// # Errors
-    /// [`Error`]; the file is as it was.
+    /// [`Error`]; the file is as it was, or, where [`Error::GivenUp`] says so, waits to be healed.
     pub fn apply(
         &self,
         place: &Place,
@@ -252,7 +252,7 @@ fn write_in_place(
 /// is no longer ours, is left to be healed.
 fn undo(redo: &Redo, begun: Begun, place: &Place, original: &File) {
     // The write may have waited long for its disk, in which a writer may have come.
-    let undone = writers(original) == Writers::None
+    let undone = writers(original) != Writers::Some
         && place
             .open_for_writing()
             .is_ok_and(|file| begun.undo(&file).is_ok_and(|undone| undone == Undone::Yes));
