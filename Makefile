@@ -65,6 +65,7 @@ install: ## Installs the release build, units and an example configuration below
 	install -D -m 644 systemd/signdrop.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/signdrop.conf
 	install -D -m 644 systemd/signdrop.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/signdrop.conf
 	install -D -m 644 examples/signdrop.toml $(DESTDIR)$(PREFIX)/share/doc/signdrop/signdrop.toml
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/signdrop/copr examples/copr/*
 
 build-packages: PACKAGES = $(BUILD_PACKAGES)
 run-packages: PACKAGES = $(RUN_PACKAGES)

@@ -1,5 +1,6 @@
 //! How an edit reaches the disk: whole or not at all, and to stay. Nothing else writes artifacts.
 
+mod publish;
 pub mod redo;
 pub(crate) mod replace;
 
@@ -11,6 +12,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+pub(crate) use publish::publish;
 use redo::{Begun, Left, Redo, Undone};
 use replace::ByClone;
 use rustix::{

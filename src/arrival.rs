@@ -58,6 +58,9 @@ pub enum Error {
     /// The edit did not reach the disk.
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    /// The project's public key cannot be put beside what it signs. May pass.
+    #[error("cannot write the project's public key")]
+    PublicKey(#[source] apply::Error),
     /// The record of an earlier outcome cannot be read or written. May pass.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -75,7 +78,7 @@ impl Error {
             Self::Format(error) => error.may_pass(),
             Self::Keystore(error) => error.may_pass(),
             Self::Signer(error) => error.may_pass(),
-            Self::Apply(error) => error.may_pass(),
+            Self::Apply(error) | Self::PublicKey(error) => error.may_pass(),
             Self::Store(error) => error.may_pass(),
         }
     }
@@ -269,6 +272,7 @@ impl Way {
                     self.keyring.certificate(&key, || keys.new_module_key())?;
                 }
                 let in_use = self.keyring.begin(&key)?;
+                publish(candidate, &key)?;
                 if sound.is_signed_by(&in_use)? {
                     return Ok((Outcome::Unchanged, stamp));
                 }
@@ -395,6 +399,24 @@ impl Way {
             _ => Settlement::Nothing,
         }
     }
+}
+
+/// Puts the public key into the project's directory, where the drop directory asks for it: before what it signs, so that nobody
+/// finds a signed artifact without it.
+fn publish(candidate: &Candidate<'_>, key: &ProjectKey) -> Result<(), Error> {
+    let drop = candidate.drop;
+    let Some(name) = &drop.public_key else {
+        return Ok(());
+    };
+    let armour = key
+        .entry()
+        .certificate()
+        .and_then(|certificate| certificate.to_armour())
+        .map_err(keystore::Error::from)?;
+    let directories = candidate.relative.iter().take(drop.templates.depth());
+    let path = directories.collect::<PathBuf>().join(name);
+    let place = Place::beneath(&drop.root, &path).map_err(|errno| Error::Open(errno.into()))?;
+    apply::publish(&place, armour.as_bytes()).map_err(Error::PublicKey)
 }
 
 /// Whether a path below a drop directory is one that artifacts have.

@@ -265,6 +265,8 @@ pub struct Drop {
     pub formats: Vec<Format>,
     /// Whether a project's first artifact makes its key.
     pub create_keys: bool,
+    /// The name of a file in each project's directory that holds its public key, if there is to be one.
+    pub public_key: Option<String>,
     /// How changed bytes reach the disk.
     pub update: Update,
     /// How large a compressed kernel module may become when it is unpacked.
@@ -296,6 +298,7 @@ struct RawDrop {
     ignore: Vec<Pattern>,
     #[serde(default = "yes")]
     create_keys: bool,
+    public_key: Option<String>,
     #[serde(default)]
     update: Update,
     #[serde(default)]
@@ -342,6 +345,16 @@ impl TryFrom<RawDrop> for Drop {
         if raw.formats.is_empty() {
             return Err("formats is empty, so nothing would ever be signed".into());
         }
+        if let Some(name) = &raw.public_key
+            && (Path::new(name).file_name() != Some(name.as_ref())
+                || name.starts_with('.')
+                || name.contains(char::is_control)
+                || Format::of_name(name.as_ref()).is_some())
+        {
+            return Err(format!(
+                "public_key = {name:?} has to be a file's name, such as \"pubkey.gpg\", and none that artifacts have"
+            ));
+        }
         let mut ignore = GlobSetBuilder::new();
         let mut ignore_below = GlobSetBuilder::new();
         for Pattern(pattern) in &raw.ignore {
@@ -358,6 +371,7 @@ impl TryFrom<RawDrop> for Drop {
             action: raw.action,
             formats: raw.formats,
             create_keys: raw.create_keys,
+            public_key: raw.public_key,
             update: raw.update,
             unpack_limit: raw.unpack_limit_mib,
             digest: raw.digest,

@@ -71,6 +71,19 @@ pub enum TemplateError {
     /// A name that cannot stand in a user id.
     #[error("a name has no control characters, < or >")]
     Name,
+    /// Square brackets that are not one pair at a component's end.
+    #[error(
+        "square brackets stand around what may be missing, once, at the end of a directory's name: {{project}}[:{{variant}}]"
+    )]
+    Brackets,
+    /// What may be missing could as well be a part of the value before it, so that two projects could get one key.
+    #[error(
+        "what stands in square brackets begins with a character that no value has, such as a colon: else it could be a part of the value before it"
+    )]
+    Inseparable,
+    /// A variable of what may be missing is used in an identity or a name.
+    #[error("the variable {{{0}}} may be missing, so no identity and no name can be made of it")]
+    Optional(String),
     /// Two variables could not be told apart, so that two projects could get one key.
     #[error(
         "put a character such as # between {{{0}}} and {{{1}}}: with what is there now, two projects could have the same identity"
@@ -201,21 +214,100 @@ impl TextTemplate {
     }
 }
 
+/// What one directory's name is to look like: `{project}`, or `{project}[:{variant}]`, whose second half may be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Component {
+    text: TextTemplate,
+    /// Nothing that identifies a project: directories that differ in it alone belong to one project.
+    variant: Option<TextTemplate>,
+}
+
+impl FromStr for Component {
+    type Err = TemplateError;
+
+    fn from_str(text: &str) -> Result<Self, TemplateError> {
+        let Some((text, rest)) = text.split_once('[') else {
+            if text.contains(']') {
+                return Err(TemplateError::Brackets);
+            }
+            let text = text.parse()?;
+            return Ok(Self {
+                text,
+                variant: None,
+            });
+        };
+        let variant = rest
+            .strip_suffix(']')
+            .filter(|variant| !variant.contains(['[', ']']))
+            .ok_or(TemplateError::Brackets)?;
+        if !variant.starts_with(|c: char| !is_value_char(c) && !matches!(c, '@' | '{')) {
+            return Err(TemplateError::Inseparable);
+        }
+        Ok(Self {
+            text: text.parse()?,
+            variant: Some(variant.parse()?),
+        })
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)?;
+        match &self.variant {
+            Some(variant) => write!(f, "[{variant}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Component {
+    fn variables(&self) -> impl Iterator<Item = &str> {
+        let variant = self.variant.iter().flat_map(TextTemplate::variables);
+        self.text.variables().chain(variant)
+    }
+
+    /// The variables' values in `text`, and what of it names the project, or nothing where the text does not fit.
+    ///
+    /// What may be missing is left out of both. It begins with a character that no value has, so that no two projects become one.
+    fn extract<'t>(&self, text: &'t str) -> Option<(&'t str, Variables)> {
+        let mut whole = Variables::new();
+        let whole = self.text.extract(text, &mut whole).map(|()| (text, whole));
+        if whole
+            .as_ref()
+            .is_some_and(|(_, values)| values.values().all(|value| is_value(value)))
+        {
+            return whole;
+        }
+        let Some(variant) = &self.variant else {
+            return whole;
+        };
+        let split = text.char_indices().find_map(|(at, _)| {
+            let (text, rest) = text.split_at_checked(at)?;
+            let (mut values, mut ignored) = (Variables::new(), Variables::new());
+            self.text.extract(text, &mut values)?;
+            variant.extract(rest, &mut ignored)?;
+            let is_variant = |value: &String| value.chars().all(|c| is_value_char(c) || c == ':');
+            ignored.values().all(is_variant).then_some((text, values))
+        });
+        split.or(whole)
+    }
+}
+
 /// The first directories below a drop directory, such as `{owner}/{project}`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct PathTemplate {
-    components: Vec<TextTemplate>,
+    components: Vec<Component>,
 }
 
 impl FromStr for PathTemplate {
     type Err = TemplateError;
 
     fn from_str(text: &str) -> Result<Self, TemplateError> {
-        let components: Vec<TextTemplate> =
+        let components: Vec<Component> =
             text.split('/').map(str::parse).collect::<Result<_, _>>()?;
         let mut seen: Vec<&str> = Vec::new();
-        for name in components.iter().flat_map(TextTemplate::variables) {
+        for name in components.iter().flat_map(Component::variables) {
             if seen.contains(&name) {
                 return Err(TemplateError::Twice(name.to_owned()));
             }
@@ -276,15 +368,22 @@ impl Templates {
         identity: TextTemplate,
         name: Option<TextTemplate>,
     ) -> Result<Self, TemplateError> {
-        let given: Vec<&str> = path
-            .components
-            .iter()
-            .flat_map(TextTemplate::variables)
+        let components = || path.components.iter();
+        let given: Vec<&str> = components()
+            .flat_map(|component| component.text.variables())
             .collect();
         let name = name.unwrap_or_else(|| default_name(&given, &path));
         for used in identity.variables().chain(name.variables()) {
             if !given.contains(&used) {
-                return Err(TemplateError::Unknown(used.to_owned()));
+                let may_be_missing = components()
+                    .flat_map(Component::variables)
+                    .any(|name| name == used);
+                let used = used.to_owned();
+                return Err(if may_be_missing {
+                    TemplateError::Optional(used)
+                } else {
+                    TemplateError::Unknown(used)
+                });
             }
         }
         identity.check_unambiguous()?;
@@ -337,12 +436,11 @@ impl Templates {
             let text = directory
                 .to_str()
                 .ok_or_else(|| Error::Character(directory.to_string_lossy().into_owned()))?;
-            component
-                .extract(text, &mut variables)
-                .ok_or_else(|| Error::Mismatch {
-                    directory: text.to_owned(),
-                    component: component.to_string(),
-                })?;
+            let (text, values) = component.extract(text).ok_or_else(|| Error::Mismatch {
+                directory: text.to_owned(),
+                component: component.to_string(),
+            })?;
+            variables.extend(values);
             if !id.is_empty() {
                 id.push('/');
             }
@@ -423,6 +521,61 @@ mod tests {
     }
 
     #[test]
+    fn directories_that_differ_in_what_may_be_missing_belong_to_one_project() {
+        let templates = templates(
+            "{owner}/{project}[:{variant}]",
+            "{owner}#{project}@copr.example.org",
+        )
+        .unwrap();
+        assert_eq!(
+            templates.path().to_string(),
+            "{owner}/{project}[:{variant}]"
+        );
+        for directory in ["tools", "tools:pr:10", "tools:custom:a.b_c+d-e", "tools:1"] {
+            let project = templates
+                .project(&Path::new("@group").join(directory).join("a.rpm"))
+                .unwrap();
+            assert_eq!(project.id.to_string(), "@group/tools", "{directory}");
+            assert_eq!(project.identity.as_str(), "@group#tools@copr.example.org");
+            assert_eq!(project.name, "@group_tools");
+        }
+        for directory in [
+            "tools:",
+            ":pr:10",
+            "tools:p r",
+            "tools:pr\n",
+            "tools:@pr",
+            "to#ols:pr:10",
+            "tools#pr",
+        ] {
+            let path = Path::new("alice").join(directory).join("a.rpm");
+            assert!(
+                matches!(
+                    templates.project(&path),
+                    Err(Error::Character(_) | Error::Mismatch { .. })
+                ),
+                "{directory}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_may_be_missing_is_told_from_text_with_the_same_characters() {
+        let templates = templates(
+            "home:{owner}:{project}[:{variant}]",
+            "{owner}#{project}@a.b",
+        )
+        .unwrap();
+        for directory in ["home:alice:tools", "home:alice:tools:pr:1"] {
+            let project = templates
+                .project(&Path::new(directory).join("a.rpm"))
+                .unwrap();
+            assert_eq!(project.identity.as_str(), "alice#tools@a.b", "{directory}");
+        }
+        assert!(templates.project(Path::new("home:alice/a.rpm")).is_err());
+    }
+
+    #[test]
     fn one_key_for_everything_needs_no_variable() {
         let templates = templates("packages", "builds@example.org").unwrap();
         let project = templates.project(Path::new("packages/a.rpm")).unwrap();
@@ -483,6 +636,18 @@ mod tests {
             ("{A}", "a@b", TemplateError::Braces),
             ("{a}/{a}", "a@b", TemplateError::Twice("a".into())),
             ("{a}", "{b}@b", TemplateError::Unknown("b".into())),
+            ("{a}[:{b}]", "{b}@b", TemplateError::Optional("b".into())),
+            ("{a}[:{a}]", "{a}@b", TemplateError::Twice("a".into())),
+            ("{a}[:{b}", "{a}@b", TemplateError::Brackets),
+            ("{a}:{b}]", "{a}@b", TemplateError::Brackets),
+            ("{a}[:{b}]x", "{a}@b", TemplateError::Brackets),
+            ("{a}[:{b}][:{c}]", "{a}@b", TemplateError::Brackets),
+            ("{a}[:[{b}]]", "{a}@b", TemplateError::Brackets),
+            ("{a}[]", "{a}@b", TemplateError::Inseparable),
+            ("{a}[-{b}]", "{a}@b", TemplateError::Inseparable),
+            ("{a}[{b}]", "{a}@b", TemplateError::Inseparable),
+            ("{a}[@{b}]", "{a}@b", TemplateError::Inseparable),
+            ("[:{b}]", "a@b", TemplateError::Empty),
         ] {
             assert_eq!(templates(path, identity), Err(error), "{path} {identity}");
         }

@@ -862,6 +862,23 @@ fn a_malformed_configuration_is_refused_with_its_line_and_key() {
         (drop("ignore = \"*.tmp\""), &["line 7", "ignore"]),
         (drop("ignore = [\"[\"]"), &["line 7", "ignore", "["]),
         (drop("create_keys = \"no\""), &["line 7", "create_keys"]),
+        (drop("public_key = true"), &["line 7", "public_key"]),
+        (drop("public_key = \"\""), &["line 3", "public_key"]),
+        (drop("public_key = \"..\""), &["line 3", "public_key"]),
+        (drop("public_key = \"../key\""), &["line 3", "public_key"]),
+        (drop("public_key = \"/key\""), &["line 3", "public_key"]),
+        (drop("public_key = \"key/\""), &["line 3", "public_key"]),
+        (drop("public_key = \".key\""), &["line 3", "public_key"]),
+        (drop("public_key = \"key.rpm\""), &["line 3", "public_key"]),
+        (drop("public_key = \"a\\nb\""), &["line 3", "public_key"]),
+        (
+            replaced("project", "project = \"{owner}/{project}[-{variant}]\""),
+            &["line 5", "project", "square brackets"],
+        ),
+        (
+            replaced("identity", "identity = \"{variant}@b\""),
+            &["line 3", "variant"],
+        ),
         (drop("update = \"quick\""), &["line 7", "update", "quick"]),
         (drop("unknown = 1"), &["line 7", "unknown"]),
         (

@@ -102,7 +102,7 @@ pub(super) fn replace_by_clone(
 }
 
 /// A new file beside the one that is to be replaced; its name goes when it is dropped.
-struct Temporary<'a> {
+pub(super) struct Temporary<'a> {
     place: &'a Place,
     name: CString,
     file: File,
@@ -116,7 +116,11 @@ impl Drop for Temporary<'_> {
 }
 
 impl<'a> Temporary<'a> {
-    fn create(place: &'a Place) -> Result<Self, Error> {
+    /// A new file that only this program may read yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`], which may pass.
+    pub(super) fn create(place: &'a Place) -> Result<Self, Error> {
         let random: [u8; 8] = key::random().ok_or(Error::Io {
             what: "get random bytes",
             source: io::Error::other("the operating system gives none"),
@@ -137,6 +141,24 @@ impl<'a> Temporary<'a> {
             name,
             file: file.into(),
         })
+    }
+
+    /// The file, to be written.
+    pub(super) fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Gives the file the name that the place has, whatever bore it before, and makes that last.
+    ///
+    /// # Errors
+    /// [`Error::Io`], which may pass.
+    pub(super) fn take_name(self) -> Result<(), Error> {
+        let (directory, name) = (self.place.directory(), self.place.name());
+        rustix::fs::renameat(directory, &self.name, directory, name)
+            .map_err(Error::io("put a new file in its place"))?;
+        self.place
+            .sync_directory()
+            .map_err(Error::io("make a new file's name last"))
     }
 
     fn clone_of(&self, original: &File) -> Result<bool, Error> {

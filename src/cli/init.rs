@@ -138,6 +138,12 @@ pub(super) fn check(config_path: &Path) -> Result<(), Error> {
                 formats.join(" and ")
             ),
         })?;
+        if let Some(name) = &drop.public_key {
+            say(&format!(
+                "{root}: each project's public key is written to {}/{name}",
+                drop.templates.path()
+            ))?;
+        }
         if !drop.root.is_dir() {
             missing += 1;
             eprintln!("signdrop: {root}: there is no such directory");
