@@ -1,5 +1,6 @@
 //! The configuration: what an operator writes, understood and checked as a whole.
 
+mod users;
 mod validity;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Deserializer, de::Error as _};
+pub use users::UserId;
 pub use validity::Validity;
 
 use crate::{
@@ -84,12 +86,24 @@ pub struct Config {
 pub struct Api {
     /// The addresses that are listened on. Default `unix:/run/signdrop/api.sock` alone.
     pub listen: Vec<Listen>,
+    /// The users who may have digests signed over a Unix socket. Default: whoever may open the socket.
+    pub signers: Option<Vec<UserId>>,
+}
+
+impl Api {
+    /// Whether the user may have digests signed; `None` is one whom the kernel did not name.
+    pub fn may_sign(&self, user: Option<u32>) -> bool {
+        self.signers
+            .as_ref()
+            .is_none_or(|signers| signers.iter().any(|signer| Some(signer.as_raw()) == user))
+    }
 }
 
 impl Default for Api {
     fn default() -> Self {
         Self {
             listen: vec![Listen::Unix(PathBuf::from("/run/signdrop/api.sock"))],
+            signers: None,
         }
     }
 }

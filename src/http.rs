@@ -159,7 +159,7 @@ async fn serve(listener: Listener, daemon: Arc<Daemon>, mut stopped: watch::Rece
                     tokio::spawn(async move {
                         // A client that goes away or breaks the protocol is its own business.
                         let _ = match door {
-                            Door::Unix => Ok(connection.await),
+                            Door::Unix(_) => Ok(connection.await),
                             Door::Tcp => tokio::time::timeout(TCP_TIMEOUT, connection).await,
                         };
                         drop(permit);
@@ -188,7 +188,8 @@ async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Door)> {
     match listener {
         Listener::Unix(listener, _) => {
             let (stream, _) = listener.accept().await?;
-            Ok((Box::new(stream), Door::Unix))
+            let user = stream.peer_cred().ok().map(|peer| peer.uid());
+            Ok((Box::new(stream), Door::Unix(user)))
         }
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;

@@ -306,6 +306,84 @@ fn tcp_offers_only_what_anybody_may_do() {
 }
 
 #[test]
+fn only_listed_users_have_digests_signed_over_the_socket_and_it_is_recorded_for_whom_and_for_what()
+{
+    let mut daemon = Daemon::prepare("");
+    // Whoever it is may open the socket, so that only the list decides.
+    let dir = daemon.dir.path().to_owned();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let written = fs::read_to_string(daemon.config()).unwrap();
+    let config = |signers: &str| written.replace("[keys]", &format!("signers = {signers}\n[keys]"));
+    daemon.write_config(&config("[\"nobody\", 4321]"));
+    daemon.run();
+    let socket = dir.join("api.sock");
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let (status, _) = daemon.request(
+        "POST",
+        "/v1/keys",
+        Some(&json!({ "identity": ALICE }).to_string()),
+    );
+    assert_eq!(status, 201);
+
+    let certificate = format!("/v1/keys/{ALICE_ENCODED}/certificate.pem");
+    assert_eq!(daemon.request("GET", &certificate, None).0, 200);
+
+    let hash = "ab".repeat(32);
+    let sign = |user: &str, purpose: &str| {
+        let body = format!(r#"{{"digest":"sha256","hash":"{hash}","purpose":"{purpose}"}}"#);
+        let output = run(Command::new("setpriv")
+            .args([
+                "--reuid",
+                user,
+                "--regid",
+                user,
+                "--clear-groups",
+                "curl",
+                "-s",
+            ])
+            .args(["-w", "%{http_code}", "-o", "/dev/null", "--unix-socket"])
+            .arg(&socket)
+            .args([
+                "-H",
+                "Content-Type: application/json",
+                "--data-binary",
+                &body,
+            ])
+            .arg(format!("http://d/v1/keys/{ALICE_ENCODED}/sign")));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (user, purpose, status) in [
+        ("65534", "openpgp", "200"),
+        ("4321", "openpgp", "200"),
+        ("4321", "cms", "200"),
+        ("4321", "anything", "400"),
+        ("4322", "openpgp", "403"),
+        ("4322", "cms", "403"),
+        ("4322", "anything", "403"),
+        ("0", "openpgp", "403"),
+    ] {
+        assert_eq!(sign(user, purpose), status, "{user} {purpose}");
+    }
+    let log = daemon.log();
+    for wanted in [
+        "user=4321",
+        "purpose=OpenPgp",
+        "purpose=Cms",
+        &hash,
+        "user=4322",
+    ] {
+        assert!(log.contains(wanted), "{wanted}:\n{log}");
+    }
+
+    // An empty list is nobody, no list is everybody.
+    for (config, status) in [(config("[]"), "403"), (written.clone(), "200")] {
+        daemon.write_config(&config);
+        daemon.signal("HUP");
+        daemon.until("reloaded", |_| sign("4321", "openpgp") == status);
+    }
+}
+
+#[test]
 fn an_address_that_others_can_reach_is_refused() {
     for address in [
         "0.0.0.0",

@@ -794,6 +794,18 @@ fn a_malformed_configuration_is_refused_with_its_line_and_key() {
             &["line 3", "port"],
         ),
         (
+            "[api]\nsigners = [\"nobody-of-this-name\"]".to_owned(),
+            &["line 2", "signers", "nobody-of-this-name"],
+        ),
+        (
+            "[api]\nsigners = [-1]".to_owned(),
+            &["line 2", "signers", "name or a number"],
+        ),
+        (
+            "[api]\nsigners = \"root\"".to_owned(),
+            &["line 2", "signers"],
+        ),
+        (
             "[keys]\nalgorithm = \"rsa1024\"".to_owned(),
             &["line 2", "algorithm", "rsa1024"],
         ),

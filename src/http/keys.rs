@@ -333,8 +333,25 @@ pub(super) fn delete(daemon: &Daemon, identity: &Identity) -> Result<Answer, Pro
     Ok(json(StatusCode::OK, &info(&entry)?))
 }
 
+/// Whether the configuration lets the user at the other end of a Unix socket have digests signed.
+pub(super) fn check_signer(
+    daemon: &Daemon,
+    user: Option<u32>,
+    identity: &Identity,
+) -> Result<(), Problem> {
+    if daemon.config().api.may_sign(user) {
+        return Ok(());
+    }
+    tracing::warn!(user, %identity, "a user who may not have digests signed was refused");
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "this user may not have digests signed: `signers` in the section [api] of the configuration lists who may",
+    ))
+}
+
 pub(super) fn sign(
     daemon: &Daemon,
+    user: Option<u32>,
     identity: &Identity,
     request: &SignRequest,
 ) -> Result<Answer, Problem> {
@@ -366,7 +383,14 @@ pub(super) fn sign(
             signer::Error::Deleted => unknown(identity),
             error => Problem::internal(&error, error.may_pass()),
         })?;
-    tracing::info!(identity = %identity, purpose = ?request.purpose, digest = %request.digest, "digest signed");
+    tracing::info!(
+        %identity,
+        user,
+        purpose = ?request.purpose,
+        digest = %request.digest,
+        hash = hex::encode(hash),
+        "digest signed"
+    );
     Ok(json(StatusCode::OK, &SignAnswer::from(signature)))
 }
 

@@ -34,8 +34,9 @@ static GENERATING: Semaphore = Semaphore::const_new(16);
 /// What a connection came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Door {
-    /// A Unix socket: whoever may open it may do everything.
-    Unix,
+    /// A Unix socket: whoever may open it may do everything, but for what the configuration gives to some users only. The number
+    /// is the user's, as the kernel says (unix(7), `SO_PEERCRED`).
+    Unix(Option<u32>),
     /// TCP on this machine: nobody is authenticated.
     Tcp,
 }
@@ -225,7 +226,7 @@ async fn dispatch(
         (Route::PublicKey, Some(email)) => blocking(move || keys::public(&daemon, &email)).await,
         (Route::Certificate(encoding), Some(email)) => {
             let missing = match door {
-                Door::Unix => Missing::Made,
+                Door::Unix(_) => Missing::Made,
                 Door::Tcp => Missing::NotFound,
             };
             let _permit = match missing {
@@ -235,8 +236,13 @@ async fn dispatch(
             blocking(move || keys::certificate(&daemon, &email, encoding, missing)).await
         }
         (Route::Sign, Some(email)) => {
+            let user = match door {
+                Door::Unix(user) => user,
+                Door::Tcp => None,
+            };
+            keys::check_signer(&daemon, user, &email)?;
             let request: SignRequest = keys::parse(&read_body(door, request).await?)?;
-            blocking(move || keys::sign(&daemon, &email, &request)).await
+            blocking(move || keys::sign(&daemon, user, &email, &request)).await
         }
         (Route::Wait, _) => {
             let accept = header(&request, hyper::header::ACCEPT);
@@ -294,7 +300,7 @@ fn content_type(request: &Request<Incoming>) -> String {
 
 async fn read_body(door: Door, request: Request<Incoming>) -> Result<Bytes, Problem> {
     let limit = match door {
-        Door::Unix => BODY_LIMIT,
+        Door::Unix(_) => BODY_LIMIT,
         Door::Tcp => TCP_BODY_LIMIT,
     };
     let body = Limited::new(request.into_body(), limit).collect();
