@@ -5,6 +5,7 @@ mod client;
 mod init;
 mod inspect;
 mod keys;
+mod obs_sign;
 mod sign;
 mod status;
 mod terminal;
@@ -329,8 +330,11 @@ enum KeyCommand {
     },
 }
 
-/// Runs the command that the arguments name.
+/// Runs the command that the arguments name, or obs-sign's client where the program was called by its name.
 pub fn run() -> ExitCode {
+    if obs_sign::is_called() {
+        return obs_sign::run();
+    }
     let arguments = Arguments::parse();
     match command(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -57,6 +57,14 @@ impl From<&str> for Failure {
     }
 }
 
+impl From<Failure> for String {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoArtifact(reason) | Failure::Other(reason) => reason,
+        }
+    }
+}
+
 impl From<format::Error> for Failure {
     fn from(error: format::Error) -> Self {
         let text = reason(&error);

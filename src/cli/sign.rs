@@ -94,7 +94,7 @@ fn report(path: &Path, outcome: Outcome, identity: Option<&Identity>) -> Report 
 }
 
 /// A file that has been read and found sound.
-struct Opened {
+pub(super) struct Opened {
     place: Place,
     stamp: Stamp,
     format: Format,
@@ -102,17 +102,12 @@ struct Opened {
 }
 
 impl Opened {
-    fn read(path: &Path, digest: Digest, limit: UnpackLimit) -> Result<Self, Failure> {
-        let place = Place::of_path(path).map_err(|errno| errno.to_string())?;
-        let file: File = place.open().map_err(|errno| match errno {
-            rustix::io::Errno::LOOP => "it is a symbolic link, which is not followed".to_owned(),
-            errno => errno.to_string(),
-        })?;
-        let metadata = file.metadata().map_err(|error| error.to_string())?;
-        if !metadata.is_file() {
-            return Err("it is not a regular file".into());
-        }
-        let stamp = apply::stamp_of(&file).map_err(|error| reason(&error))?;
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Failure`], which says why it cannot be signed or unsigned.
+    pub(super) fn read(path: &Path, digest: Digest, limit: UnpackLimit) -> Result<Self, Failure> {
+        let (place, file, stamp) = Self::regular(path)?;
         let format = format_of(path, &file)?;
         let sound = format.check(&file, digest, limit)?;
         Ok(Self {
@@ -123,7 +118,39 @@ impl Opened {
         })
     }
 
-    fn apply(&self, apply: &Apply, edit: &Edit) -> Result<(), String> {
+    /// Opens a regular file, to be edited by [`Apply`].
+    ///
+    /// # Errors
+    /// A text that says why it cannot be.
+    pub(super) fn regular(path: &Path) -> Result<(Place, File, Stamp), String> {
+        let place = Place::of_path(path).map_err(|errno| errno.to_string())?;
+        let file: File = place.open().map_err(|errno| match errno {
+            rustix::io::Errno::LOOP => "it is a symbolic link, which is not followed".to_owned(),
+            errno => errno.to_string(),
+        })?;
+        let metadata = file.metadata().map_err(|error| error.to_string())?;
+        if !metadata.is_file() {
+            return Err("it is not a regular file".into());
+        }
+        let stamp = apply::stamp_of(&file).map_err(|error| reason(&error))?;
+        Ok((place, file, stamp))
+    }
+
+    /// What kind of artifact it is.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The artifact.
+    pub(super) fn sound(&self) -> &Sound {
+        &self.sound
+    }
+
+    /// Writes an edit of it.
+    ///
+    /// # Errors
+    /// A text that says why it did not reach the disk.
+    pub(super) fn apply(&self, apply: &Apply, edit: &Edit) -> Result<(), String> {
         apply
             .apply(&self.place, self.stamp, edit, Update::Replace)
             .map(|_| ())

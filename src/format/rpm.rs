@@ -14,6 +14,7 @@ use std::{
     ops::RangeInclusive,
     os::unix::fs::FileExt,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use header::{Header, INTRO_LEN, Intro, Limits};
@@ -59,6 +60,7 @@ mod tag {
     pub(super) const NAME: u32 = 1000;
     pub(super) const VERSION: u32 = 1001;
     pub(super) const RELEASE: u32 = 1002;
+    pub(super) const BUILDTIME: u32 = 1006;
     pub(super) const EPOCH: u32 = 1003;
     pub(super) const ARCH: u32 = 1022;
     pub(super) const SOURCERPM: u32 = 1044;
@@ -210,6 +212,12 @@ impl Package {
             text(tag::VERSION),
             text(tag::RELEASE)
         )
+    }
+
+    /// When the package was built, where it says so.
+    pub fn build_time(&self) -> Option<SystemTime> {
+        let seconds = self.main.int32(tag::BUILDTIME)?;
+        Some(UNIX_EPOCH + Duration::from_secs(seconds.into()))
     }
 
     /// The digests that the package carries, by name, in hexadecimal.

@@ -2,6 +2,8 @@
 //!
 //! Source: RFC 9580; version 4 keys and signatures throughout, which every rpm reads.
 
+pub mod document;
+
 use std::{
     fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -397,7 +399,11 @@ impl Signature {
     /// # Errors
     /// [`Error::DoesNotVerify`], here a property of the signature that stays.
     pub fn verify(&self, key: &PublicKey, hasher: Hasher) -> Result<(), Error> {
-        if self.packet.typ() != SignatureType::Binary || !self.is_by(key) {
+        self.verify_as(SignatureType::Binary, key, hasher)
+    }
+
+    fn verify_as(&self, kind: SignatureType, key: &PublicKey, hasher: Hasher) -> Result<(), Error> {
+        if self.packet.typ() != kind || !self.is_by(key) {
             return Err(Error::DoesNotVerify("it is not this key's".into()));
         }
         self.packet
@@ -437,12 +443,21 @@ pub fn sign(
     hasher: Hasher,
     created: SystemTime,
 ) -> Result<Verified, Error> {
+    sign_as(signer, SignatureType::Binary, hasher, created)
+}
+
+fn sign_as(
+    signer: &dyn DigestSigner,
+    kind: SignatureType,
+    hasher: Hasher,
+    created: SystemTime,
+) -> Result<Verified, Error> {
     let public = signer.public();
     let mut adapter = Adapter {
         public: public.key.clone(),
         sign: &|digest, hash| signer.sign(Purpose::OpenPgp, digest, hash),
     };
-    let signature = SignatureBuilder::new(SignatureType::Binary)
+    let signature = SignatureBuilder::new(kind)
         .set_signature_creation_time(created.max(public.created()))
         .and_then(|builder| builder.sign_hash(&mut adapter, hasher.context.clone()))
         .map_err(from_sequoia)?;
@@ -452,7 +467,7 @@ pub fn sign(
         .map_err(|error| Error::Signature(error.to_string()))?;
     Signature::parse(&packet)
         .ok_or_else(|| Error::Signature("it cannot be read back".into()))?
-        .verify(public, hasher)?;
+        .verify_as(kind, public, hasher)?;
     Ok(Verified { packet })
 }
 
@@ -472,17 +487,21 @@ impl SequoiaSigner for Adapter<'_> {
     fn sign(&mut self, algorithm: HashAlgorithm, hash: &[u8]) -> sequoia::Result<mpi::Signature> {
         let digest = Digest::from_openpgp(algorithm)
             .ok_or_else(|| sequoia::Error::UnsupportedHashAlgorithm(algorithm))?;
-        Ok(match (self.sign)(digest, hash)? {
-            RawSignature::Rsa(s) => mpi::Signature::RSA { s: s.into() },
-            RawSignature::Ed25519 { r, s } => mpi::Signature::EdDSA {
-                r: r.into(),
-                s: s.into(),
-            },
-            RawSignature::Ecdsa { r, s } => mpi::Signature::ECDSA {
-                r: r.into(),
-                s: s.into(),
-            },
-        })
+        Ok(mpis((self.sign)(digest, hash)?))
+    }
+}
+
+fn mpis(signature: RawSignature) -> mpi::Signature {
+    match signature {
+        RawSignature::Rsa(s) => mpi::Signature::RSA { s: s.into() },
+        RawSignature::Ed25519 { r, s } => mpi::Signature::EdDSA {
+            r: r.into(),
+            s: s.into(),
+        },
+        RawSignature::Ecdsa { r, s } => mpi::Signature::ECDSA {
+            r: r.into(),
+            s: s.into(),
+        },
     }
 }
 
