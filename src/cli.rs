@@ -85,7 +85,8 @@ impl Error {
                 daemon::Error::Config(_)
                 | daemon::Error::StateDir { .. }
                 | daemon::Error::MasterKey(_)
-                | daemon::Error::Http(_) => Status::Usage,
+                | daemon::Error::Http(_)
+                | daemon::Error::Obs(_) => Status::Usage,
                 daemon::Error::Keystore(error) => keystore_status(error),
                 daemon::Error::Store(_)
                 | daemon::Error::Apply(_)

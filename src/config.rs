@@ -1,5 +1,6 @@
 //! The configuration: what an operator writes, understood and checked as a whole.
 
+mod obs;
 mod users;
 mod validity;
 
@@ -13,6 +14,7 @@ use std::{
 };
 
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+pub use obs::{Network, Obs, Ports};
 use serde::{Deserialize, Deserializer, de::Error as _};
 pub use users::UserId;
 pub use validity::Validity;
@@ -72,6 +74,8 @@ pub struct Config {
     /// The doors of the HTTP API.
     #[serde(default)]
     pub api: Api,
+    /// The listener for obs-sign's clients. Default: none.
+    pub obs: Option<Obs>,
     /// What new keys are like.
     #[serde(default)]
     pub keys: Keys,

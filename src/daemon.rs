@@ -28,6 +28,7 @@ use crate::{
     keystore::{self, Keystore},
     master_key,
     metrics::Metrics,
+    obs,
     queue::Queue,
     record::Records,
     store::{self, Store},
@@ -65,6 +66,9 @@ pub enum Error {
     /// A door of the API cannot be opened.
     #[error(transparent)]
     Http(#[from] http::Error),
+    /// The listener for obs-sign's clients cannot be opened.
+    #[error(transparent)]
+    Obs(#[from] obs::Error),
     /// The operating system refuses something every program needs.
     #[error("cannot {what}")]
     System {
@@ -194,6 +198,10 @@ impl Daemon {
             ("workers", old.workers != new.workers),
             ("api.listen", old.api.listen != new.api.listen),
             (
+                "obs.listen",
+                old.obs.as_ref().map(|obs| obs.listen) != new.obs.as_ref().map(|obs| obs.listen),
+            ),
+            (
                 "keys.master_key",
                 old.keys.master_key != new.keys.master_key,
             ),
@@ -244,7 +252,9 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
 
     let config = daemon.config();
     let server = http::Server::bind(&config.api.listen)?;
+    let obs = config.obs.as_ref().map(obs::Server::bind).transpose()?;
     let (stop, stopped) = tokio::sync::watch::channel(());
+    let obs = obs.map(|obs| tokio::spawn(obs.run(daemon.clone(), stopped.clone())));
     let server = tokio::spawn(server.run(daemon.clone(), stopped));
     let workers = Workers::start(daemon);
     Watches::follow(daemon);
@@ -284,7 +294,14 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     daemon.queue.close();
     // The receivers are gone only where the server has ended already.
     let _ = stop.send(());
-    if tokio::time::timeout(DRAIN, server).await.is_err() {
+    let drained = async {
+        // What went wrong in one of them has been told.
+        let _ = server.await;
+        if let Some(obs) = obs {
+            let _ = obs.await;
+        }
+    };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("requests that were under way have been cut off");
     }
     if store::has_failed() {

@@ -19,6 +19,7 @@ pub mod keyring;
 pub mod keystore;
 pub mod master_key;
 pub mod metrics;
+pub mod obs;
 pub mod place;
 pub mod project;
 pub mod queue;

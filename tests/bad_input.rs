@@ -805,6 +805,31 @@ fn a_malformed_configuration_is_refused_with_its_line_and_key() {
             "[api]\nsigners = \"root\"".to_owned(),
             &["line 2", "signers"],
         ),
+        ("[obs]".to_owned(), &["line 1", "listen"]),
+        (
+            "[obs]\nlisten = \"127.0.0.1:5167\"".to_owned(),
+            &["line 2", "listen", "tcp:"],
+        ),
+        (
+            "[obs]\nlisten = \"unix:/run/obs\"".to_owned(),
+            &["line 2", "listen", "tcp:"],
+        ),
+        (
+            "[obs]\nlisten = \"tcp:127.0.0.1:5167\"\nallow = [\"10.0.0.0/33\"]".to_owned(),
+            &["line 3", "allow", "10.0.0.0/33"],
+        ),
+        (
+            "[obs]\nlisten = \"tcp:127.0.0.1:5167\"\nallow = [\"builder\"]".to_owned(),
+            &["line 3", "allow", "builder"],
+        ),
+        (
+            "[obs]\nlisten = \"tcp:127.0.0.1:5167\"\nports = \"all\"".to_owned(),
+            &["line 3", "ports", "reserved"],
+        ),
+        (
+            "[obs]\nlisten = \"tcp:127.0.0.1:5167\"\nport = 1".to_owned(),
+            &["line 3", "port"],
+        ),
         (
             "[keys]\nalgorithm = \"rsa1024\"".to_owned(),
             &["line 2", "algorithm", "rsa1024"],

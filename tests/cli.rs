@@ -650,7 +650,7 @@ fn the_configuration_that_init_writes_is_understood() {
         .lines()
         .map(|line| {
             let setting = line.strip_prefix('#').filter(|rest| {
-                rest.trim_start().starts_with("[[")
+                rest.trim_start().starts_with('[')
                     || (!rest.starts_with(' ') && rest.contains(" = "))
                     || rest.starts_with("  ")
             });

@@ -101,6 +101,9 @@ pub(super) fn check(config_path: &Path) -> Result<(), Error> {
     for listen in &config.api.listen {
         say(&format!("API on {listen}"))?;
     }
+    if let Some(obs) = &config.obs {
+        say(&format!("obs-sign's clients on tcp:{}", obs.listen))?;
+    }
     say(&format!(
         "new keys are {}, and expire {}",
         config.keys.algorithm,
