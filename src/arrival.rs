@@ -46,8 +46,8 @@ pub enum Error {
         "there is no key for {0}, and create_keys is off here; `signdrop key generate` makes one"
     )]
     NoKey(crate::identity::Identity),
-    /// The key has expired, so that nobody would accept its signature. May pass: somebody makes another.
-    #[error("the key of {0} has expired; `signdrop key delete` makes way for a new one")]
+    /// The key has expired, so that nobody would accept its signature. May pass: somebody prolongs it.
+    #[error("the key of {0} has expired; `signdrop key extend` prolongs it")]
     Expired(crate::identity::Identity),
     /// The key could not be made or read.
     #[error(transparent)]

@@ -123,7 +123,8 @@ fn keystore_status(error: &keystore::Error) -> Status {
         | keystore::Error::NotForModules(_)
         | keystore::Error::Deleted
         | keystore::Error::Record(_)
-        | keystore::Error::Formerly(_) => Status::Failed,
+        | keystore::Error::Formerly(_)
+        | keystore::Error::Earlier(_) => Status::Failed,
     }
 }
 
@@ -319,6 +320,18 @@ enum KeyCommand {
         /// Prints DER rather than PEM.
         #[arg(long)]
         der: bool,
+    },
+    /// Gives a key a later end. Its earlier self-signatures stay, so that whatever it signed goes on being verified.
+    Extend {
+        #[command(flatten)]
+        keys: Keys,
+        email: Identity,
+        /// How long it is valid from now on: never (it does not expire), or a time such as 5y or 180d.
+        #[arg(long, value_name = "TIME")]
+        expires: config::Validity,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Deletes a key for good: nobody can sign with it again, and nothing brings it back but a backup.
     Delete {

@@ -32,7 +32,7 @@ use tokio::{
 use crate::{config::Listen, daemon::Daemon};
 
 pub use answer::{OPENAPI, Problem};
-pub use keys::{KeyInfo, KeyPage, KeyRequest, SignAnswer, SignRequest};
+pub use keys::{ExtendRequest, KeyInfo, KeyPage, KeyRequest, SignAnswer, SignRequest};
 pub use wait::{FailedArtifact, WaitAnswer, WaitRequest, WaitState};
 
 /// How many connections each door serves at once; further ones wait in the kernel. Each door for itself, so that whoever may only

@@ -8,6 +8,7 @@ use std::{
 use lru::LruCache;
 
 use crate::{
+    config::Validity,
     digest::Digest,
     identity::Identity,
     key::{RawSignature, SecretKey, openpgp::PublicKey, x509::Certificate},
@@ -212,6 +213,22 @@ impl Keyring {
     /// Those of the keystore.
     pub fn create(&self, new: &NewKey) -> Result<Creation, keystore::Error> {
         self.keystore.create(new)
+    }
+
+    /// Gives the identity's key a later end, counted from now.
+    ///
+    /// # Errors
+    /// Those of the keystore.
+    pub fn extend(
+        &self,
+        identity: &Identity,
+        validity: Validity,
+    ) -> Result<Option<KeyEntry>, keystore::Error> {
+        let _lock = self.keystore.lock(identity);
+        let extended = self.keystore.extend(identity, validity);
+        // It is read anew, with its new certificate.
+        self.unlocked().pop(identity);
+        extended
     }
 
     /// Deletes the identity's key for good, and returns once every use of it that had begun is over.

@@ -1,5 +1,6 @@
 //! Projects' keys on the disk: made once, encrypted, listed, deleted for good.
 
+mod extension;
 mod module_key;
 mod vault;
 
@@ -55,6 +56,11 @@ pub enum Error {
     /// The project's key has been deleted meanwhile. Stays.
     #[error("the key has been deleted")]
     Deleted,
+    /// The key is valid for longer than it was to be. Stays.
+    #[error(
+        "the key of {0} is valid for as long or longer already; only a later end can be given to it"
+    )]
+    Earlier(String),
     /// The key was deleted before. Stays.
     #[error("the key {0} has been deleted, and does not come back")]
     Formerly(String),
@@ -73,7 +79,7 @@ impl Error {
             Self::X509(error) => error.may_pass(),
             Self::Vault(error) => error.may_pass(),
             Self::NotForModules(_) => true,
-            Self::Record(_) | Self::Formerly(_) | Self::Deleted => false,
+            Self::Record(_) | Self::Formerly(_) | Self::Earlier(_) | Self::Deleted => false,
         }
     }
 }

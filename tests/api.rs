@@ -1038,6 +1038,7 @@ fn the_daemon_answers_as_the_openapi_document_says() {
         }
         "genKey" => json!({"name_real": "bob", "name_email": "bob#tools@copr.example.org"}),
         "sign" => json!({"digest": "sha256", "hash": hash, "purpose": "openpgp"}),
+        "extendKey" => json!({"expires": "5y"}),
         "wait" => json!({"paths": [project], "timeout": 30}),
         other => panic!("no body for {other}"),
     };

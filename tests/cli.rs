@@ -747,7 +747,10 @@ fn the_help_of_each_command_names_its_options() {
         (&["verify"], &["--keyring", "--json"]),
         (&["wait"], &["--timeout", "--json", "--api"]),
         (&["status"], &["--json", "--api"]),
-        (&["key"], &["generate", "list", "show", "export", "delete"]),
+        (
+            &["key"],
+            &["generate", "list", "show", "export", "extend", "delete"],
+        ),
         (
             &["key", "generate"],
             &[
@@ -762,6 +765,7 @@ fn the_help_of_each_command_names_its_options() {
         (&["key", "list"], &["--json", "--api", "--store"]),
         (&["key", "show"], &["--json", "<EMAIL>"]),
         (&["key", "export"], &["--store", "<EMAIL>"]),
+        (&["key", "extend"], &["--expires", "--json", "<EMAIL>"]),
         (&["key", "delete"], &["--yes", "<EMAIL>"]),
         (&["completions"], &["bash", "zsh", "fish"]),
     ] {

@@ -24,8 +24,9 @@ use tokio::{
 };
 
 use crate::{
+    config::Validity,
     digest::Digest,
-    http::{KeyInfo, KeyPage, KeyRequest, Problem, SignAnswer, SignRequest},
+    http::{ExtendRequest, KeyInfo, KeyPage, KeyRequest, Problem, SignAnswer, SignRequest},
     identity::Identity,
     key::{
         RawSignature,
@@ -269,6 +270,11 @@ impl Client {
     ) -> Result<x509::Certificate, super::Error> {
         let der = self.find(&format!("{}/certificate.der", key_path(identity)))?;
         Ok(x509::Certificate::from_der(&der)?)
+    }
+
+    pub(super) fn extend(&self, identity: &Identity, validity: Validity) -> Result<KeyInfo, Error> {
+        let request = ExtendRequest { expires: validity };
+        self.post(&format!("{}/extend", key_path(identity)), &request)
     }
 
     pub(super) fn delete(&self, identity: &Identity) -> Result<KeyInfo, Error> {

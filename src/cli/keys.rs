@@ -9,7 +9,7 @@ use super::{
     terminal::{date, say, say_json},
 };
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Validity},
     daemon,
     http::{KeyInfo, KeyRequest},
     identity::Identity,
@@ -167,6 +167,16 @@ impl Source {
         }
     }
 
+    fn extend(&self, identity: &Identity, validity: Validity) -> Result<KeyInfo, Error> {
+        match self {
+            Self::Daemon(client) => Ok(client.extend(identity, validity)?),
+            Self::Store(store) => {
+                let entry = store.0.extend(identity, validity)?;
+                Ok(KeyInfo::of(&entry.ok_or_else(|| unknown(identity))?)?)
+            }
+        }
+    }
+
     fn delete(&self, identity: &Identity) -> Result<KeyInfo, Error> {
         match self {
             Self::Daemon(client) => Ok(client.delete(identity)?),
@@ -207,6 +217,12 @@ pub(super) fn run(command: KeyCommand) -> Result<(), Error> {
             output.flush()?;
             Ok(())
         }
+        KeyCommand::Extend {
+            keys,
+            email,
+            expires,
+            json,
+        } => show(&Source::open(&keys)?.extend(&email, expires)?, json.into()),
         KeyCommand::Delete { keys, email, yes } => {
             let source = Source::open(&keys)?;
             if !yes && !confirmed(&source.show(&email)?)? {

@@ -1,8 +1,8 @@
 //! How long a key is valid.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -69,6 +69,21 @@ impl FromStr for Validity {
     }
 }
 
+impl fmt::Display for Validity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Never => f.write_str("never"),
+            Self::For(time) => write!(f, "{}d", time.as_secs() / DAY),
+        }
+    }
+}
+
+impl Serialize for Validity {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Validity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?
@@ -88,6 +103,9 @@ mod tests {
         assert_eq!("180d".parse(), days(180));
         assert_eq!("2w".parse(), days(14));
         assert_eq!("5y".parse(), days(5 * 365));
+        for text in ["never", "180d", "1825d"] {
+            assert_eq!(text.parse::<Validity>().unwrap().to_string(), text);
+        }
         for text in [
             "",
             "5",

@@ -14,7 +14,7 @@ use crate::{
     identity::Identity,
     key::{Algorithm, RawSignature},
     keyring::ProjectKey,
-    keystore::{Creation, KeyEntry, NewKey},
+    keystore::{self, Creation, KeyEntry, NewKey},
     signer::{self, DigestSigner as _, Purpose},
 };
 
@@ -81,6 +81,14 @@ pub struct KeyPage {
     pub keys: Vec<KeyInfo>,
     /// What to pass as `after` for the next page; nothing where this is the last.
     pub next: Option<String>,
+}
+
+/// A wish for a later end of a key.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtendRequest {
+    /// How long the key is valid from now on.
+    pub expires: Validity,
 }
 
 /// A wish for a signature over a finished hash.
@@ -322,6 +330,21 @@ fn no_certificate(identity: &Identity) -> Problem {
     Problem::not_found(format!(
         "{identity} has no certificate for kernel modules yet: its first module makes it, or a request for it over the Unix socket"
     ))
+}
+
+pub(super) fn extend(
+    daemon: &Daemon,
+    identity: &Identity,
+    request: &ExtendRequest,
+) -> Result<Answer, Problem> {
+    let entry = match daemon.keyring.extend(identity, request.expires) {
+        Err(error @ keystore::Error::Earlier(_)) => {
+            return Err(Problem::new(StatusCode::CONFLICT, error.to_string()));
+        }
+        extended => extended?.ok_or_else(|| unknown(identity))?,
+    };
+    tracing::info!(identity = %entry.identity, key = entry.fingerprint, expires = entry.expires, "key extended");
+    Ok(json(StatusCode::OK, &info(&entry)?))
 }
 
 pub(super) fn delete(daemon: &Daemon, identity: &Identity) -> Result<Answer, Problem> {

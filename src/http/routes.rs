@@ -15,7 +15,7 @@ use super::{
     OPENAPI,
     answer::{Answer, Problem, bytes, json, not_allowed, text},
     gen_key,
-    keys::{self, Encoding, Missing, SignRequest},
+    keys::{self, Encoding, ExtendRequest, Missing, SignRequest},
     wait,
 };
 use crate::{daemon::Daemon, identity::Identity};
@@ -52,6 +52,7 @@ enum Route {
     GenKey,
     Keys,
     Key,
+    Extend,
     PublicKey,
     Certificate(Encoding),
     Sign,
@@ -71,7 +72,7 @@ impl Route {
             | Self::PublicKey
             | Self::Certificate(_)
             | Self::Status => "GET",
-            Self::GenKey | Self::Sign | Self::Wait => "POST",
+            Self::GenKey | Self::Extend | Self::Sign | Self::Wait => "POST",
             Self::Keys => "GET, POST",
             Self::Key => "GET, DELETE",
         }
@@ -88,6 +89,7 @@ impl Route {
             | Self::OpenApi
             | Self::Keys
             | Self::Key
+            | Self::Extend
             | Self::PublicKey
             | Self::Certificate(_)
             | Self::Sign
@@ -107,7 +109,7 @@ impl Route {
             | Self::GenKey
             | Self::PublicKey
             | Self::Certificate(_) => true,
-            Self::Keys | Self::Key | Self::Sign | Self::Wait | Self::Status => false,
+            Self::Keys | Self::Key | Self::Extend | Self::Sign | Self::Wait | Self::Status => false,
         }
     }
 }
@@ -123,6 +125,7 @@ fn router() -> Router<Route> {
         ("/gen_key", Route::GenKey),
         ("/v1/keys", Route::Keys),
         ("/v1/keys/{email}", Route::Key),
+        ("/v1/keys/{email}/extend", Route::Extend),
         ("/v1/keys/{email}/public.asc", Route::PublicKey),
         (
             "/v1/keys/{email}/certificate.pem",
@@ -223,6 +226,10 @@ async fn dispatch(
             blocking(move || keys::delete(&daemon, &email)).await
         }
         (Route::Key, Some(email)) => blocking(move || keys::show(&daemon, &email)).await,
+        (Route::Extend, Some(email)) => {
+            let request: ExtendRequest = keys::parse(&read_body(door, request).await?)?;
+            blocking(move || keys::extend(&daemon, &email, &request)).await
+        }
         (Route::PublicKey, Some(email)) => blocking(move || keys::public(&daemon, &email)).await,
         (Route::Certificate(encoding), Some(email)) => {
             let missing = match door {
@@ -249,9 +256,10 @@ async fn dispatch(
             let body = read_body(door, request).await?;
             wait::answer(daemon, &accept, &body, stopping).await
         }
-        (Route::Key | Route::PublicKey | Route::Certificate(_) | Route::Sign, None) => {
-            Err(Problem::bad_request("the path names no key"))
-        }
+        (
+            Route::Key | Route::Extend | Route::PublicKey | Route::Certificate(_) | Route::Sign,
+            None,
+        ) => Err(Problem::bad_request("the path names no key")),
     }
 }
 
