@@ -18,7 +18,6 @@ use signdrop_watcher::{Writers, writers};
 use super::{Error, is_unsupported, move_modified_second, set_len, stamp_of, unchanged};
 use crate::{
     edit::{Edit, Splices},
-    key,
     place::{Place, Stamp},
     step,
 };
@@ -121,10 +120,10 @@ impl<'a> Temporary<'a> {
     /// # Errors
     /// [`Error::Io`], which may pass.
     pub(super) fn create(place: &'a Place) -> Result<Self, Error> {
-        let random: [u8; 8] = key::random().ok_or(Error::Io {
-            what: "get random bytes",
-            source: io::Error::other("the operating system gives none"),
-        })?;
+        // Straight from the kernel: no secret is made of it, and aws-lc takes 50 ms to seed its own generator, once in each process.
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(Error::io("get random bytes"))?;
         let (begin, end) = TEMPORARY;
         let name = CString::new(format!("{begin}{}{end}", hex::encode(random)))
             .map_err(|error| Error::io("name a copy")(io::Error::from(error)))?;
