@@ -1,5 +1,6 @@
 //! The daemon: the only place where the parts are put together.
 
+mod expiring;
 mod health;
 mod status;
 mod watches;
@@ -12,6 +13,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use expiring::Expiring;
+pub use expiring::ExpiringKey;
 pub use health::Health;
 use sd_notify::NotifyState;
 pub use status::{DropStatus, Failure, Status};
@@ -129,6 +132,7 @@ pub struct Daemon {
     /// What has been counted.
     pub metrics: Metrics,
     watches: Watches,
+    expiring: Expiring,
     /// Directories that have gone, and whose files are to be forgotten.
     gone: Mutex<BTreeSet<PathBuf>>,
     /// What the last question to the store has answered, and when.
@@ -163,6 +167,7 @@ impl Daemon {
             queue: Arc::default(),
             metrics: Metrics::default(),
             watches: Watches::default(),
+            expiring: Expiring::default(),
             gone: Mutex::default(),
             probed: Mutex::default(),
             started: Instant::now(),

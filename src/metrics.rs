@@ -25,6 +25,7 @@ pub struct Metrics {
     lost: Counter,
     queue: Gauge,
     keys: Gauge,
+    keys_expiring: Gauge,
 }
 
 impl Default for Metrics {
@@ -38,6 +39,7 @@ impl Default for Metrics {
             lost: Counter::default(),
             queue: Gauge::default(),
             keys: Gauge::default(),
+            keys_expiring: Gauge::default(),
         };
         metrics.registered()
     }
@@ -52,6 +54,7 @@ impl Metrics {
             lost,
             queue,
             keys,
+            keys_expiring,
         } = &mut self;
         registry.register(
             "build",
@@ -76,6 +79,11 @@ impl Metrics {
         );
         registry.register("queue", "Arrivals that wait for a worker", queue.clone());
         registry.register("keys", "Keys in the keystore", keys.clone());
+        registry.register(
+            "keys_expiring",
+            "Keys that have expired or expire within 90 days",
+            keys_expiring.clone(),
+        );
         self
     }
 
@@ -105,10 +113,12 @@ impl Metrics {
         self.lost.inc();
     }
 
-    /// All numbers as text; `queue` and `keys` are those of now.
-    pub fn text(&self, queue: usize, keys: u64) -> String {
+    /// All numbers as text; `queue`, `keys` and `expiring` are those of now.
+    pub fn text(&self, queue: usize, keys: u64, expiring: usize) -> String {
         self.queue.set(i64::try_from(queue).unwrap_or(i64::MAX));
         self.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        self.keys_expiring
+            .set(i64::try_from(expiring).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);

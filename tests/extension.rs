@@ -200,6 +200,54 @@ fn an_expired_key_signs_nothing_and_once_it_is_prolonged_its_project_is_signed()
 }
 
 #[test]
+fn status_and_metrics_tell_of_the_keys_that_expire_within_90_days() {
+    let daemon = Daemon::start("");
+    for (name, expires) in [("a", "89d"), ("b", "30d"), ("c", "91d"), ("d", "never")] {
+        let email = format!("{name}#tools@copr.example.org");
+        let words = [
+            "key",
+            "generate",
+            &email,
+            "--expires",
+            expires,
+            "--algorithm",
+            "ed25519",
+        ];
+        out(&daemon.signdrop(words));
+    }
+    let soon = || {
+        let status = daemon.status();
+        let keys = status["expiring"].as_array().unwrap();
+        let names = keys
+            .iter()
+            .map(|key| key["identity"].as_str().unwrap()[..1].to_owned());
+        let names: String = names.collect();
+        let (_, metrics) = daemon.request("GET", "/metrics", None);
+        let line = format!("signdrop_keys_expiring {}\n", names.len());
+        assert!(metrics.contains(&line), "{metrics}");
+        assert_eq!(status["keys_expiring"], names.len());
+        names
+    };
+    assert_eq!(soon(), "ba");
+    let said = out(&daemon.signdrop(["status"]));
+    assert!(
+        said.contains("2 keys") && said.contains(" b#tools@copr.example.org"),
+        "{said}"
+    );
+    out(&daemon.signdrop([
+        "key",
+        "extend",
+        "b#tools@copr.example.org",
+        "--expires",
+        "1y",
+    ]));
+    assert_eq!(soon(), "a");
+    out(&daemon.signdrop(["key", "delete", "--yes", "a#tools@copr.example.org"]));
+    assert_eq!(soon(), "");
+    assert!(!out(&daemon.signdrop(["status"])).contains("90 days"));
+}
+
+#[test]
 fn an_earlier_end_an_unknown_key_and_nonsense_are_refused_and_change_nothing() {
     let daemon = Daemon::start("");
     out(&daemon.signdrop(["key", "generate", ALICE, "--expires", "1y"]));

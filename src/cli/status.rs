@@ -32,6 +32,18 @@ fn text(status: &Status) -> String {
             .iter()
             .map(|trouble| format!("  ! {}", clean(trouble.into()))),
     );
+    if status.keys_expiring > 0 {
+        lines.push(format!(
+            "  {} keys have expired or expire within 90 days; `signdrop key extend` prolongs them",
+            status.keys_expiring
+        ));
+    }
+    lines.extend(
+        status
+            .expiring
+            .iter()
+            .map(|key| format!("  {} {}", date(key.expires), key.identity)),
+    );
     for drop in &status.drops {
         lines.extend(drop_lines(drop));
     }

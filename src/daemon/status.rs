@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Daemon;
+use super::{Daemon, ExpiringKey};
 use crate::{
     config::Action,
     keystore,
@@ -13,6 +13,8 @@ use crate::{
 
 /// How many failures are shown of each drop directory.
 const FAILURES: usize = 10;
+/// How many keys are shown that expire soon.
+const EXPIRING: usize = 10;
 
 /// A report on the whole daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +29,10 @@ pub struct Status {
     pub troubles: Vec<String>,
     /// How many keys there are.
     pub keys: u64,
+    /// How many of them expire within 90 days or have expired.
+    pub keys_expiring: u64,
+    /// The first of these to expire.
+    pub expiring: Vec<ExpiringKey>,
     /// The drop directories.
     pub drops: Vec<DropStatus>,
 }
@@ -107,12 +113,17 @@ impl Daemon {
                 failures,
             });
         }
+        let mut expiring = self.expiring_keys()?;
+        let keys_expiring = expiring.len() as u64;
+        expiring.truncate(EXPIRING);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             ready: health.ready,
             troubles: health.troubles,
             keys: self.keyring.keystore().count()?,
+            keys_expiring,
+            expiring,
             drops,
         })
     }

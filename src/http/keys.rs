@@ -343,6 +343,7 @@ pub(super) fn extend(
         }
         extended => extended?.ok_or_else(|| unknown(identity))?,
     };
+    daemon.forget_expiring_keys();
     tracing::info!(identity = %entry.identity, key = entry.fingerprint, expires = entry.expires, "key extended");
     Ok(json(StatusCode::OK, &info(&entry)?))
 }
@@ -352,6 +353,7 @@ pub(super) fn delete(daemon: &Daemon, identity: &Identity) -> Result<Answer, Pro
         .keyring
         .delete(identity)?
         .ok_or_else(|| unknown(identity))?;
+    daemon.forget_expiring_keys();
     tracing::info!(identity = %entry.identity, key = entry.fingerprint, "key deleted");
     Ok(json(StatusCode::OK, &info(&entry)?))
 }

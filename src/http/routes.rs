@@ -202,7 +202,8 @@ async fn dispatch(
         (Route::Metrics, _) => {
             blocking(move || {
                 let keys = daemon.keyring.keystore().count()?;
-                let text = daemon.metrics.text(daemon.queue.len(), keys);
+                let expiring = daemon.expiring_keys()?.len();
+                let text = daemon.metrics.text(daemon.queue.len(), keys, expiring);
                 let content_type = "application/openmetrics-text;version=1.0.0;charset=utf-8";
                 Ok(bytes(StatusCode::OK, content_type, text))
             })
