@@ -21,7 +21,7 @@ use crate::{
     config::{Action, Drop, Keys},
     format::{self, Format},
     keyring::{Keyring, ProjectKey},
-    keystore::{self, NewKey},
+    keystore::{self, KeyEntry, NewKey},
     place::{Place, Stamp},
     project::{self, Project},
     queue::Why,
@@ -272,7 +272,7 @@ impl Way {
                     self.keyring.certificate(&key, || keys.new_module_key())?;
                 }
                 let in_use = self.keyring.begin(&key)?;
-                publish(candidate, &key)?;
+                publish(drop, candidate.relative, key.entry())?;
                 if sound.is_signed_by(&in_use)? {
                     return Ok((Outcome::Unchanged, stamp));
                 }
@@ -367,6 +367,22 @@ impl Way {
         Settlement::Nothing
     }
 
+    /// Puts a project's public key where the drop directory wants it, if there is a key: whoever copied a tree over it, or had the key
+    /// prolonged, finds it right after a wait. `relative` is a path of the project's.
+    ///
+    /// # Errors
+    /// Those of the keystore and [`Error::PublicKey`], which may pass.
+    pub fn publish(&self, drop: &Drop, relative: &Path) -> Result<(), Error> {
+        if drop.public_key.is_none() || drop.action != Action::Sign {
+            return Ok(());
+        }
+        let project = drop.templates.project(relative)?;
+        match self.keyring.keystore().find(&project.identity)? {
+            Some(entry) => publish(drop, relative, &entry),
+            None => Ok(()),
+        }
+    }
+
     /// The outcome that a path has already for its present content, found without reading the file.
     ///
     /// `None` where there is work to do, or might be.
@@ -403,17 +419,15 @@ impl Way {
 
 /// Puts the public key into the project's directory, where the drop directory asks for it: before what it signs, so that nobody
 /// finds a signed artifact without it.
-fn publish(candidate: &Candidate<'_>, key: &ProjectKey) -> Result<(), Error> {
-    let drop = candidate.drop;
+fn publish(drop: &Drop, relative: &Path, entry: &KeyEntry) -> Result<(), Error> {
     let Some(name) = &drop.public_key else {
         return Ok(());
     };
-    let armour = key
-        .entry()
+    let armour = entry
         .certificate()
         .and_then(|certificate| certificate.to_armour())
         .map_err(keystore::Error::from)?;
-    let directories = candidate.relative.iter().take(drop.templates.depth());
+    let directories = relative.iter().take(drop.templates.depth());
     let path = directories.collect::<PathBuf>().join(name);
     let place = Place::beneath(&drop.root, &path).map_err(|errno| Error::Open(errno.into()))?;
     apply::publish(&place, armour.as_bytes()).map_err(Error::PublicKey)

@@ -1,7 +1,7 @@
 //! The barrier: waits until every artifact below a path is settled.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
@@ -174,12 +174,19 @@ fn look_below(
 ) -> Result<(), Error> {
     let skip = |path: &Path| drop.ignores(path);
     let mut is_link = false;
+    let mut projects = BTreeSet::new();
     let mut visit = |entry| {
         match entry {
             Entry::File { path, .. } | Entry::Special { path, .. }
                 if arrival::is_candidate(drop, &path) =>
             {
                 wait.lock().found += 1;
+                let project: PathBuf = path.iter().take(drop.templates.depth()).collect();
+                if projects.insert(project)
+                    && let Err(error) = way.publish(drop, &path)
+                {
+                    wait.fail(drop.root.join(&path), arrival::reason(&error));
+                }
                 match way.known(drop, &path) {
                     Some(record) => wait.count(drop.root.join(&path), Some(&record)),
                     None => {

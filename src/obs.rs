@@ -29,6 +29,8 @@ use crate::{
 
 /// How many connections are served at once; further ones wait in the kernel. A request takes at most 128 KiB.
 const CONNECTIONS: usize = 256;
+/// Requests that are answered at once, so that the HTTP API always finds a thread. Nobody closes the semaphore.
+static ANSWERING: Semaphore = Semaphore::const_new(16);
 /// How long a client may take to send its request, and then to take its answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -109,6 +111,7 @@ async fn serve(daemon: &Arc<Daemon>, mut stream: TcpStream, peer: SocketAddr) {
     };
     let daemon = daemon.clone();
     let answer = move || answer(&daemon, peer, head, &body).to_bytes();
+    let _permit = ANSWERING.acquire().await.ok();
     let Ok(bytes) = tokio::task::spawn_blocking(answer).await else {
         // The panic has been told already.
         return;

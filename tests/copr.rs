@@ -268,9 +268,13 @@ fn a_fork_is_signed_with_the_forks_own_key() {
     }
     daemon.settle(&daemon.drop_dir());
     fs::create_dir(daemon.drop_dir().join("bob")).unwrap();
-    let output = run(Command::new("cp")
+    // What is copied comes after what the daemon has published for the fork already, and overwrites it.
+    let output = run(Command::new("rsync")
         .arg("-a")
-        .arg(daemon.drop_dir().join("alice/tools"))
+        .arg(format!(
+            "{}/",
+            daemon.drop_dir().join("alice/tools").display()
+        ))
         .arg(daemon.drop_dir().join("bob/fork")));
     assert!(output.status.success(), "{output:?}");
     daemon.settle(&daemon.drop_dir());
@@ -290,6 +294,27 @@ fn a_fork_is_signed_with_the_forks_own_key() {
             daemon.export(identity)
         );
     }
+}
+
+#[test]
+fn a_wait_puts_the_public_key_right_that_somebody_has_copied_over_or_prolonged() {
+    let daemon = start();
+    let package = stock(&daemon, "one");
+    put(
+        &daemon,
+        &package,
+        "alice/tools/fedora-43-x86_64/01-one/one.rpm",
+    );
+    daemon.settle(&daemon.drop_dir());
+    let published = daemon.drop_dir().join("alice/tools/pubkey.gpg");
+    fs::write(&published, "another project's").unwrap();
+    daemon.settle(&daemon.drop_dir().join("alice/tools/fedora-43-x86_64"));
+    assert_eq!(
+        fs::read_to_string(&published).unwrap(),
+        daemon.export(TOOLS)
+    );
+    let counts = daemon.status()["drops"][0]["counts"].clone();
+    assert_eq!(counts["signed"], 1, "nothing was worked on: {counts}");
 }
 
 #[test]

@@ -221,7 +221,10 @@ fn the_build_sequence_through_the_barrier_ends_in_a_repository_that_dnf_installs
 
     // A fork, of which every package is signed anew as it arrives.
     let fork = copr.daemon.project("bob").join("fork");
-    done(&run(Command::new("cp").arg("-a").arg(&project).arg(&fork)));
+    done(&run(Command::new("rsync")
+        .arg("-a")
+        .arg(format!("{}/", project.display()))
+        .arg(&fork)));
     let forked = fork.join(CHROOT).join("00000001-one");
     done(&copr.python(&sign("bob", "fork", &forked).replace("sign_rpms", "resign_rpms")));
     copr.assert_signed(&forked, FORK);

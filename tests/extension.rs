@@ -56,6 +56,7 @@ fn signature(daemon: &Daemon, name: &str) -> PathBuf {
     fs::write(&file, "content").unwrap();
     out(&run(Command::new(sign)
         .env("SIGNDROP_API", daemon.api())
+        .env("SIGN_CONF", "/nonexistent")
         .args(["-u", ALICE, "-D"])
         .arg(&file)));
     file
@@ -192,6 +193,12 @@ fn an_expired_key_signs_nothing_and_once_it_is_prolonged_its_project_is_signed()
         "{said}"
     );
     assert_eq!(fs::read(&package).unwrap(), before);
+    let hash = "00".repeat(32);
+    let wish = format!("{{\"digest\":\"sha256\",\"hash\":\"{hash}\",\"purpose\":\"openpgp\"}}");
+    let path = "/v1/keys/alice%23tools%40copr.example.org/sign";
+    let (status, answer) = daemon.request("POST", path, Some(&wish));
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer.contains("key extend"), "{answer}");
 
     out(&daemon.signdrop(["key", "extend", ALICE, "--expires", "1y"]));
     let rpmdb = Rpmdb::new(&daemon.export(ALICE));

@@ -475,9 +475,9 @@ fn exchange_from(address: &str, port: u16, to: u16) -> Vec<u8> {
 fn only_allowed_addresses_and_ports_are_answered_and_a_reload_changes_them() {
     let (daemon, port) = start("allow = [\"127.0.0.0/30\"]", "ed25519");
     for (address, from, allowed) in [
-        ("127.0.0.1", 871, true),
-        ("127.0.0.2", 872, true),
-        ("127.0.0.4", 873, false),
+        ("127.0.0.1", 851, true),
+        ("127.0.0.2", 852, true),
+        ("127.0.0.4", 854, false),
         ("127.0.0.1", 0, false),
     ] {
         let answer = exchange_from(address, from, port);
@@ -493,7 +493,7 @@ fn only_allowed_addresses_and_ports_are_answered_and_a_reload_changes_them() {
     daemon.until("reloaded", |_| {
         exchange_from("127.0.0.4", 0, port) == [0; 6]
     });
-    assert!(exchange_from("127.0.0.1", 874, port).is_empty());
+    assert!(exchange_from("127.0.0.1", 855, port).is_empty());
     let output = daemon.signdrop([Path::new("check"), Path::new("-c"), &daemon.config()]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains(&format!("tcp:127.0.0.1:{port}")), "{said}");

@@ -373,7 +373,10 @@ fn the_mode_follows_the_names_and_each_file_that_fails_is_named() {
         assert!(said.contains(&format!("{}: ", file.display())), "{said}");
     }
     assert!(
-        out(&output).contains(&format!("rpm sign {} user {TOOLS}\n", package.display())),
+        out(&output).contains(&format!(
+            "signing the package {} for {TOOLS}\n",
+            package.display()
+        )),
         "{output:?}"
     );
     assert_eq!(fs::read(&broken).unwrap(), b"no package");

@@ -1,6 +1,6 @@
 """
 What the backend's `sign.py` offers, for a results tree that signdrop watches: one request for a directory instead of one process for a
-file. Copy it over copr_backend/sign.py, or import its functions there.
+file. Import its functions where the backend has those of the same names; later backends keep some of them elsewhere.
 
 Packages below the tree are signed as they arrive; `sign_rpms_in_dir` waits until all of them are. Elsewhere, as in the directories that
 forks are prepared in for Pulp, it has them signed by one call of `signdrop sign`. The backend's user needs the group `signdrop`.
@@ -90,8 +90,7 @@ def get_pubkey(username, projectname, log, sign_domain, outfile=None):
     if status != 200:
         raise CoprSignError(f"{what}: {_detail(text)}")
     if outfile:
-        with open(outfile, "w", encoding="utf-8") as handle:
-            handle.write(text)
+        _put(outfile, text)
     log.debug("public key of %s", email)
     return text
 
@@ -112,7 +111,9 @@ def sign_rpms_in_dir(username, projectname, path, chroot, opts, log):
     answer = json.loads(text)
     if answer["failed"]:
         failed = "; ".join(f"{each['path']}: {each['reason']}" for each in answer["failed"])
-        raise CoprSignError(f"Rpm sign failed, affected rpms: {failed}")
+        raise CoprSignError(f"not signed: {failed}")
+    if answer["found"] < len(_packages(path)):
+        raise CoprSignError(f"{path}: signdrop's configuration ignores packages in it")
     if answer["state"] != "settled":
         raise CoprSignError(f"{path}: {answer['settled']} of {answer['found']} packages are signed")
     log.info("%s packages of %s are signed", answer["found"], path)
@@ -132,6 +133,22 @@ def resign_rpms_in_dir(username, projectname, path, chroot, opts, log):
         sign_rpms_in_dir(username, projectname, path, chroot, opts, log)
     else:
         unsign_rpms_in_dir(path, opts, log)
+
+
+def _put(path, text):
+    """Writes a file that others may be reading; one that has the text already is left alone."""
+    try:
+        with open(path, encoding="utf-8") as present:
+            if present.read() == text:
+                return
+    except FileNotFoundError:
+        pass
+    beside = f"{os.path.dirname(os.path.abspath(path))}/.{os.path.basename(path)}.{os.getpid()}"
+    with open(beside, "w", encoding="utf-8") as new:
+        new.write(text)
+        new.flush()
+        os.fsync(new.fileno())
+    os.replace(beside, path)
 
 
 def _packages(path):

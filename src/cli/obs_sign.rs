@@ -424,18 +424,18 @@ impl Work<'_> {
 
     fn tell(&self, mode: Mode, name: &str) {
         let what = match mode {
-            Mode::Package => "rpm sign",
-            Mode::Module => "kernel module sign",
-            Mode::Detached => "detached sign",
-            Mode::RawDetached => "raw detached sign",
-            Mode::Clear => "clear sign",
-            Mode::Openssl => "raw openssl sign",
-            Mode::Unsign => "remove signatures of",
+            Mode::Package => "signing the package",
+            Mode::Module => "signing the kernel module",
+            Mode::Detached => "signing, apart from it,",
+            Mode::RawDetached => "signing, in a binary file apart from it,",
+            Mode::Clear => "signing the text",
+            Mode::Openssl => "signing as openssl does",
+            Mode::Unsign => "removing the signatures of",
             Mode::PublicKey | Mode::KeyId | Mode::Fingerprint | Mode::Ping | Mode::Help => return,
         };
         if self.call.arguments.verbosity == Verbosity::Verbose {
             let user = self.call.user.as_deref().unwrap_or_default();
-            self.say(&format!("{what} {name} user {}", clean(user.into())));
+            self.say(&format!("{what} {name} for {}", clean(user.into())));
         }
     }
 

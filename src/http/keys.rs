@@ -15,6 +15,7 @@ use crate::{
     key::{Algorithm, RawSignature},
     keyring::ProjectKey,
     keystore::{self, Creation, KeyEntry, NewKey},
+    record::now,
     signer::{self, DigestSigner as _, Purpose},
 };
 
@@ -391,6 +392,12 @@ pub(super) fn sign(
             ))
         })?;
     let key = find_unlocked(daemon, identity)?;
+    if key.entry().expires.is_some_and(|at| at <= now()) {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            format!("the key of {identity} has expired; `signdrop key extend` prolongs it"),
+        ));
+    }
     if request.purpose == Purpose::Cms {
         if request.digest == Digest::Sha1 {
             return Err(Problem::bad_request("modules are not signed with SHA-1"));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Error, KeyEntry, Keystore, Record, decode, encode, unix_seconds};
-use crate::{config::Validity, identity::Identity};
+use crate::{config::Validity, identity::Identity, store};
 
 /// How long to wait at the most until it is another second than that of the newest self-signature.
 const SECOND: Duration = Duration::from_secs(1);
@@ -22,6 +22,10 @@ impl Keystore {
         identity: &Identity,
         validity: Validity,
     ) -> Result<Option<KeyEntry>, Error> {
+        if store::has_failed() {
+            // What memory has and the disk has not is nothing to build on.
+            return Err(store::Error::Access("an earlier write failed".into()).into());
+        }
         let name = identity.as_str();
         let Some(bytes) = self.keys.find(name.as_bytes())? else {
             return Ok(None);

@@ -176,7 +176,7 @@ fn time(text: &str) -> Result<Time, String> {
         _ => match text.parse::<u32>() {
             Ok(seconds) => Ok(Time::At(seconds.into())),
             Err(_) => Err(format!(
-                "illegal time argument: {text}; it is seconds since 1970, mtime or buildtime"
+                "{text:?} is no time: it is seconds since 1970, mtime or buildtime"
             )),
         },
     }
