@@ -8,8 +8,18 @@ mkdir -p "$1"
 directory=$(cd "$1" && pwd)
 
 # The mirror that this machine uses for the distribution itself.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sort -u | head -n 1)
-[ -n "$mirror" ] || { echo "$0: apt knows no Debian mirror, which the kernels come from: apt-get update, or look at sources.list(5)" >&2; exit 1; }
+find_mirror() {
+	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sort -u | head -n 1
+}
+
+[ ! -d "$directory/bookworm" ] || [ ! -d "$directory/trixie" ] || exit 0
+mirror=$(find_mirror)
+if [ -z "$mirror" ]; then
+	sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+	$sudo apt-get update -q
+	mirror=$(find_mirror)
+fi
+[ -n "$mirror" ] || { echo "$0: apt knows no Debian mirror, which the kernels come from: look at sources.list(5)" >&2; exit 1; }
 
 # apt with one suite, and lists and packages of its own.
 suite_apt() {
