@@ -114,8 +114,12 @@ impl Redo {
                 Some(record) if now() < record.at.saturating_add(KEPT) => {
                     left.entry(record.inode).or_default().push((slot, record));
                 }
-                // What cannot be read was cut off before it counted, and so before its file was touched.
-                Some(_) | None => free.used_before.push(slot),
+                // What cannot be read was cut off before it counted, and so before its file was touched. It goes, so that what is in the
+                // log is what counts.
+                Some(_) | None => {
+                    file.write_all_at(&[0; HEAD], slot * SLOT).map_err(failed)?;
+                    free.used_before.push(slot);
+                }
             }
         }
         Ok(Self {
@@ -571,6 +575,31 @@ mod tests {
             Left::Healed
         );
         assert_eq!(heals_another(&signed, cut(), torn), Left::Healed);
+    }
+
+    #[test]
+    fn a_note_that_was_cut_off_is_cleared_by_the_next_start() {
+        let state = tempfile::tempdir().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let begun = {
+            let redo = Redo::open(state.path()).unwrap();
+            let Edit::Splices(splices) = Edit::replace(0, 0, vec![1; 9000]) else {
+                unreachable!("it is no rewrite")
+            };
+            redo.begin(&file, &splices).unwrap()
+        };
+        let log = OpenOptions::new()
+            .write(true)
+            .open(state.path().join("redo"))
+            .unwrap();
+        log.set_len(begun.slot * SLOT + 4096).unwrap();
+        let redo = Redo::open(state.path()).unwrap();
+        assert!(!redo.has_left(begun.record.inode));
+        let mut head = [1; HEAD];
+        redo.file
+            .read_exact_at(&mut head, begun.slot * SLOT)
+            .unwrap();
+        assert_eq!(head, [0; HEAD]);
     }
 
     #[test]
