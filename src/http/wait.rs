@@ -185,7 +185,13 @@ fn lines(
                 }
             };
             // A client that has gone away waits no more.
-            if sender.send(Frame::data(line)).await.is_err() || last {
+            if sender.send(Frame::data(line)).await.is_err() {
+                return;
+            }
+            if last {
+                // The body may end before a frame that is sent while it looks for the sender's end. This one waits until the last line
+                // has been taken, and is nothing by itself.
+                let _ = sender.send(Frame::data(Bytes::new())).await;
                 return;
             }
         }
