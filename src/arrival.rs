@@ -25,7 +25,7 @@ use crate::{
     place::{Place, Stamp},
     project::{self, Project},
     queue::Why,
-    record::{Lasting, Outcome, Policy, Record, Records, now},
+    record::{Lasting, Outcome, Policy, Record, Records},
     signer, store,
 };
 
@@ -253,8 +253,8 @@ impl Way {
         keys: &Keys,
     ) -> Result<(Outcome, Stamp), Error> {
         let drop = candidate.drop;
-        let begins_well = Format::of_content(file).is_ok();
-        if drop.action == Action::Sign && !drop.create_keys && begins_well {
+        let needs_key = drop.action == Action::Sign && !drop.create_keys;
+        if needs_key && Format::of_content(file).is_ok() {
             // Reading all of an artifact is for nothing without a key.
             self.key(drop, project, keys)?;
         }
@@ -292,10 +292,10 @@ impl Way {
             .keyring
             .open(&project.identity)?
             .ok_or(Error::Signer(signer::Error::Deleted))?;
-        match key.entry().expires {
-            Some(at) if at <= now() => Err(Error::Expired(project.identity.clone())),
-            Some(_) | None => Ok(key),
+        if key.entry().has_expired() {
+            return Err(Error::Expired(project.identity.clone()));
         }
+        Ok(key)
     }
 
     fn create_key(&self, drop: &Drop, project: &Project, keys: &Keys) -> Result<(), Error> {

@@ -181,8 +181,12 @@ fn look_below(
                 if arrival::is_candidate(drop, &path) =>
             {
                 wait.lock().found += 1;
-                let project: PathBuf = path.iter().take(drop.templates.depth()).collect();
-                if projects.insert(project)
+                if drop.public_key.is_some()
+                    && projects.insert(
+                        path.iter()
+                            .take(drop.templates.depth())
+                            .collect::<PathBuf>(),
+                    )
                     && let Err(error) = way.publish(drop, &path)
                 {
                     wait.fail(drop.root.join(&path), arrival::reason(&error));

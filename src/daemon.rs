@@ -309,10 +309,8 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("requests that were under way have been cut off");
     }
-    if store::has_failed() {
-        // Workers may wait for the store for ever; what they were at is found again by the next start.
-        return Err(store::Error::Access("an earlier write failed".into()).into());
-    }
+    // Workers may wait for the store for ever; what they were at is found again by the next start.
+    store::check()?;
     workers.join();
     Ok(daemon.keyring.keystore().flush()?)
 }

@@ -109,14 +109,10 @@ impl Format {
     /// # Errors
     /// [`Error::Read`] may pass, [`Error::Unknown`] stays.
     pub fn of_content(file: &File) -> Result<Self, Error> {
-        let mut start = [0; 16];
-        let len = file.metadata().map_err(Error::Read)?.len();
-        let have = len.min(start.len() as u64) as usize;
-        let start = start.get_mut(..have).unwrap_or_default();
-        file.read_exact_at(start, 0).map_err(Error::Read)?;
-        if rpm::recognises(start) {
+        let start = start_of(file).map_err(Error::Read)?;
+        if rpm::recognises(&start) {
             Ok(Self::Rpm)
-        } else if kmod::recognises(start) {
+        } else if kmod::recognises(&start) {
             Ok(Self::Kmod)
         } else {
             Err(Error::Unknown)
@@ -133,6 +129,14 @@ impl Format {
             Self::Kmod => Sound::Kmod(kmod::Module::read(file, limit)?.check(digest)?),
         })
     }
+}
+
+/// The first bytes of a file, by which its format or compression is recognised: sixteen, or all where it is shorter.
+fn start_of(file: &File) -> io::Result<Vec<u8>> {
+    let len = file.metadata()?.len().min(16);
+    let mut start = vec![0; len as usize];
+    file.read_exact_at(&mut start, 0)?;
+    Ok(start)
 }
 
 /// An artifact that is what it claims to be; only such a one is ever signed or unsigned.

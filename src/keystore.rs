@@ -103,6 +103,12 @@ pub struct KeyEntry {
 }
 
 impl KeyEntry {
+    /// Whether nobody would accept a signature of the key any more.
+    pub fn has_expired(&self) -> bool {
+        self.expires
+            .is_some_and(|at| at <= unix_seconds(SystemTime::now()))
+    }
+
     /// The certificate.
     ///
     /// # Errors
@@ -209,10 +215,7 @@ impl Keystore {
     /// # Errors
     /// As [`Keystore::find`].
     pub fn find_locked(&self, identity: &Identity) -> Result<Option<KeyEntry>, Error> {
-        if store::has_failed() {
-            // What memory has and the disk has not is nothing to rely on.
-            return Err(store::Error::Access("an earlier write failed".into()).into());
-        }
+        store::check()?;
         let Some(bytes) = self.keys.find(identity.as_str().as_bytes())? else {
             return Ok(None);
         };
@@ -338,9 +341,7 @@ impl Keystore {
     /// # Errors
     /// [`vault::Error::Slots`], which may pass.
     pub fn is_deleted(&self, entry: &KeyEntry) -> Result<bool, Error> {
-        if store::has_failed() {
-            return Err(store::Error::Access("an earlier write failed".into()).into());
-        }
+        store::check()?;
         Ok(self.vault.is_erased(&entry.secret)?)
     }
 

@@ -24,7 +24,6 @@ use crate::{
     identity::Identity,
     key::openpgp::finished::{Packet, sign_finished},
     keyring::ProjectKey,
-    record::now,
 };
 
 /// How many connections are served at once; further ones wait in the kernel. A request takes at most 128 KiB.
@@ -177,7 +176,7 @@ fn sign(
     let key: Arc<ProjectKey> = key
         .map_err(|error| reason(&error))?
         .ok_or_else(|| unknown(user))?;
-    if key.entry().expires.is_some_and(|at| at <= now()) {
+    if key.entry().has_expired() {
         return Err(format!("the key of {user} has expired"));
     }
     let in_use = daemon.keyring.begin(&key).map_err(|error| match error {

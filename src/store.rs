@@ -63,6 +63,17 @@ pub fn has_failed() -> bool {
     HAS_FAILED.load(Ordering::Relaxed)
 }
 
+/// Refuses to go on with a store that has failed: what memory has and the disk has not is nothing to rely on, nor to build on.
+///
+/// # Errors
+/// [`Error::Access`], which may pass: the next start opens the store again.
+pub fn check() -> Result<(), Error> {
+    if has_failed() {
+        return Err(Error::Access("an earlier write failed".into()));
+    }
+    Ok(())
+}
+
 /// An open store; only one program at a time has it open.
 #[derive(Debug, Clone)]
 pub struct Store {

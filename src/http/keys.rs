@@ -15,7 +15,6 @@ use crate::{
     key::{Algorithm, RawSignature},
     keyring::ProjectKey,
     keystore::{self, Creation, KeyEntry, NewKey},
-    record::now,
     signer::{self, DigestSigner as _, Purpose},
 };
 
@@ -392,7 +391,7 @@ pub(super) fn sign(
             ))
         })?;
     let key = find_unlocked(daemon, identity)?;
-    if key.entry().expires.is_some_and(|at| at <= now()) {
+    if key.entry().has_expired() {
         return Err(Problem::new(
             StatusCode::CONFLICT,
             format!("the key of {identity} has expired; `signdrop key extend` prolongs it"),

@@ -22,10 +22,7 @@ impl Keystore {
         identity: &Identity,
         validity: Validity,
     ) -> Result<Option<KeyEntry>, Error> {
-        if store::has_failed() {
-            // What memory has and the disk has not is nothing to build on.
-            return Err(store::Error::Access("an earlier write failed".into()).into());
-        }
+        store::check()?;
         let name = identity.as_str();
         let Some(bytes) = self.keys.find(name.as_bytes())? else {
             return Ok(None);

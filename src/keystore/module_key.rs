@@ -78,10 +78,7 @@ impl Keystore {
     /// # Errors
     /// [`Error::Store`] may pass, [`Error::Record`] stays.
     pub fn find_module_key(&self, key: &KeyEntry) -> Result<Option<ModuleKeyEntry>, Error> {
-        if store::has_failed() {
-            // What memory has and the disk has not is nothing to rely on.
-            return Err(store::Error::Access("an earlier write failed".into()).into());
-        }
+        store::check()?;
         let name = key.identity.as_str();
         let Some(bytes) = self.modules.find(name.as_bytes())? else {
             return Ok(None);

@@ -7,7 +7,6 @@ use std::{
     fs::File,
     io::{self, BufReader, BufWriter, Read, Write},
     num::{NonZeroU32, ParseIntError},
-    os::unix::fs::FileExt as _,
     path::PathBuf,
     str::FromStr,
     sync::{
@@ -26,6 +25,7 @@ use liblzma::{
 use serde::Deserialize;
 
 use super::{CHUNK, Error, elf};
+use crate::format::start_of;
 
 /// Bytes of memory that unpacking xz may take: enough for `xz -9`.
 const XZ_MEMORY: u64 = 80 << 20;
@@ -184,11 +184,8 @@ pub(super) struct Unpacked {
 /// Unpacks a file that is compressed; any other is answered as it is.
 pub(super) fn unpack(file: &File, limit: UnpackLimit) -> Result<Unpacked, Error> {
     let packed_len = file.metadata().map_err(Error::Read)?.len();
-    let mut start = [0; 16];
-    let have = packed_len.min(start.len() as u64) as usize;
-    let start = start.get_mut(..have).unwrap_or_default();
-    file.read_exact_at(start, 0).map_err(Error::Read)?;
-    let Some(packing) = Packing::of(start) else {
+    let start = start_of(file).map_err(Error::Read)?;
+    let Some(packing) = Packing::of(&start) else {
         let content = file.try_clone().map_err(Error::Read)?;
         return Ok(Unpacked {
             content,
