@@ -124,7 +124,8 @@ fn keystore_status(error: &keystore::Error) -> Status {
         | keystore::Error::Deleted
         | keystore::Error::Record(_)
         | keystore::Error::Formerly(_)
-        | keystore::Error::Earlier(_) => Status::Failed,
+        | keystore::Error::Earlier(_)
+        | keystore::Error::TooLate(_) => Status::Failed,
     }
 }
 

@@ -61,6 +61,11 @@ pub enum Error {
         "the key of {0} is valid for as long or longer already; only a later end can be given to it"
     )]
     Earlier(String),
+    /// The key would be valid for longer than OpenPGP can say. Stays.
+    #[error(
+        "the key of {0} cannot be given so late an end: OpenPGP counts a key's validity from its making, up to 136 years; \"never\" is possible"
+    )]
+    TooLate(String),
     /// The key was deleted before. Stays.
     #[error("the key {0} has been deleted, and does not come back")]
     Formerly(String),
@@ -79,7 +84,11 @@ impl Error {
             Self::X509(error) => error.may_pass(),
             Self::Vault(error) => error.may_pass(),
             Self::NotForModules(_) => true,
-            Self::Record(_) | Self::Formerly(_) | Self::Earlier(_) | Self::Deleted => false,
+            Self::Record(_)
+            | Self::Formerly(_)
+            | Self::Earlier(_)
+            | Self::TooLate(_)
+            | Self::Deleted => false,
         }
     }
 }

@@ -16,9 +16,9 @@ use std::{
 
 use common::{Rpmdb, daemon::Daemon, run};
 use signdrop::{
-    config::MasterKeySource,
+    config::{MasterKeySource, Validity},
     key::Algorithm,
-    keystore::{Keystore, NewKey},
+    keystore::{self, Keystore, NewKey},
 };
 
 const ALICE: &str = "alice#tools@copr.example.org";
@@ -252,6 +252,31 @@ fn status_and_metrics_tell_of_the_keys_that_expire_within_90_days() {
     out(&daemon.signdrop(["key", "delete", "--yes", "a#tools@copr.example.org"]));
     assert_eq!(soon(), "");
     assert!(!out(&daemon.signdrop(["status"])).contains("90 days"));
+}
+
+#[test]
+fn an_end_that_openpgp_cannot_express_is_refused_and_changes_nothing() {
+    let mut daemon = Daemon::start("");
+    out(&daemon.signdrop(["key", "generate", ALICE, "--expires", "1y"]));
+    let before = daemon.export(ALICE);
+    daemon.stop();
+    let state = daemon.dir.path().join("state");
+    {
+        let source = MasterKeySource::File(daemon.dir.path().join("master.key"));
+        let store = signdrop::daemon::open_store(&state).unwrap();
+        let master = signdrop::master_key::read(&source).unwrap();
+        let keystore = Keystore::open(&store, &state, master).unwrap();
+        let identity = ALICE.parse().unwrap();
+        let _lock = keystore.lock(&identity);
+        // It counts from now, at least one second after the key was made.
+        let longest = Validity::For(Duration::from_secs(u32::MAX.into()));
+        let error = keystore.extend(&identity, longest).unwrap_err();
+        assert!(matches!(error, keystore::Error::TooLate(_)), "{error:?}");
+        assert!(!error.may_pass());
+        assert!(error.to_string().contains(ALICE), "{error}");
+    }
+    daemon.run();
+    assert_eq!(daemon.export(ALICE), before);
 }
 
 #[test]

@@ -89,7 +89,9 @@ impl From<keystore::Error> for Problem {
     fn from(error: keystore::Error) -> Self {
         match error {
             keystore::Error::Deleted => Self::not_found(error.to_string()),
-            keystore::Error::NotForModules(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
+            keystore::Error::NotForModules(_)
+            | keystore::Error::Earlier(_)
+            | keystore::Error::TooLate(_) => Self::new(StatusCode::CONFLICT, error.to_string()),
             error => Self::internal(&error, error.may_pass()),
         }
     }

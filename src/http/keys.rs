@@ -14,7 +14,7 @@ use crate::{
     identity::Identity,
     key::{Algorithm, RawSignature},
     keyring::ProjectKey,
-    keystore::{self, Creation, KeyEntry, NewKey},
+    keystore::{Creation, KeyEntry, NewKey},
     signer::{self, DigestSigner as _, Purpose},
 };
 
@@ -337,12 +337,10 @@ pub(super) fn extend(
     identity: &Identity,
     request: &ExtendRequest,
 ) -> Result<Answer, Problem> {
-    let entry = match daemon.keyring.extend(identity, request.expires) {
-        Err(error @ keystore::Error::Earlier(_)) => {
-            return Err(Problem::new(StatusCode::CONFLICT, error.to_string()));
-        }
-        extended => extended?.ok_or_else(|| unknown(identity))?,
-    };
+    let entry = daemon
+        .keyring
+        .extend(identity, request.expires)?
+        .ok_or_else(|| unknown(identity))?;
     daemon.forget_expiring_keys();
     tracing::info!(identity = %entry.identity, key = entry.fingerprint, expires = entry.expires, "key extended");
     Ok(json(StatusCode::OK, &info(&entry)?))

@@ -16,7 +16,7 @@ impl Keystore {
     /// returns. The caller holds [`Keystore::lock`].
     ///
     /// # Errors
-    /// [`Error::Earlier`] stays, where the key is valid for longer already; those of the store may pass.
+    /// [`Error::Earlier`], where the key is valid for longer already, and [`Error::TooLate`] stay; those of the store may pass.
     pub fn extend(
         &self,
         identity: &Identity,
@@ -44,9 +44,12 @@ impl Keystore {
         if !is_later {
             return Err(Error::Earlier(identity.to_string()));
         }
-        let lifetime = expires
-            .map(|at| at.saturating_sub(entry.created))
-            .map(Duration::from_secs);
+        let lifetime = expires.map(|at| at.saturating_sub(entry.created));
+        // OpenPGP counts it from the key's making, in 32 bits (RFC 9580, section 5.2.3.13).
+        if lifetime.is_some_and(|seconds| u32::try_from(seconds).is_err()) {
+            return Err(Error::TooLate(identity.to_string()));
+        }
+        let lifetime = lifetime.map(Duration::from_secs);
         let extended = certificate.extended(&self.unlock(&entry)?, now, lifetime)?;
         let entry = KeyEntry {
             expires,
