@@ -578,3 +578,33 @@ fn no_bytes_make_the_reader_of_requests_stumble() {
         "{understood} {refused}"
     );
 }
+
+#[test]
+fn check_warns_where_reserved_ports_are_open_to_every_user_of_the_machine() {
+    let daemon = Daemon::prepare("");
+    let config = fs::read_to_string(daemon.config()).unwrap();
+    let checked = |ports: &str, first: u16| {
+        let obs = format!("[obs]\nlisten = \"tcp:127.0.0.1:5167\"\nports = {ports:?}\n[keys]");
+        daemon.write_config(&config.replace("[keys]", &obs));
+        // The setting belongs to a network namespace, and goes with it.
+        let output = run(Command::new("unshare")
+            .args(["--net", "sh", "-c"])
+            .arg("echo \"$1\" > /proc/sys/net/ipv4/ip_unprivileged_port_start && exec \"$0\" check -c \"$2\"")
+            .arg(env!("CARGO_BIN_EXE_signdrop"))
+            .arg(first.to_string())
+            .arg(daemon.config()));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (ports, first, warned) in [
+        ("reserved", 0, true),
+        ("reserved", 1023, true),
+        ("reserved", 1024, false),
+        ("any", 0, false),
+    ] {
+        let said = checked(ports, first);
+        assert!(said.contains("obs-sign's clients"), "{said}");
+        let warning = said.contains("ip_unprivileged_port_start");
+        assert_eq!(warning, warned, "{ports} {first}: {said}");
+    }
+}

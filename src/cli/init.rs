@@ -103,6 +103,12 @@ pub(super) fn check(config_path: &Path) -> Result<(), Error> {
     }
     if let Some(obs) = &config.obs {
         say(&format!("obs-sign's clients on tcp:{}", obs.listen))?;
+        if let Some(first) = obs.ports.unprivileged() {
+            say(&format!(
+                "  WARNING: not only root may use ports below 1024 of this machine, so that ports = \"reserved\" keeps none of its users \
+                 out; `sysctl net.ipv4.ip_unprivileged_port_start=1024` mends it, now it is {first}"
+            ))?;
+        }
     }
     say(&format!(
         "new keys are {}, and expire {}",

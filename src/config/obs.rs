@@ -1,6 +1,7 @@
 //! The listener for obs-sign's clients.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
@@ -9,6 +10,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::from_text;
+
+/// The first port that is not reserved to root by custom.
+const FIRST_OPEN_PORT: u16 = 1024;
 
 /// The listener for obs-sign's clients, which the network's addresses alone authenticate.
 #[derive(Debug, Clone, Deserialize)]
@@ -34,6 +38,17 @@ pub enum Ports {
     Reserved,
     /// All.
     Any,
+}
+
+impl Ports {
+    /// The first port that clients on this machine may come from without being root, where only root was meant to.
+    ///
+    /// Source: ip-sysctl of the kernel's documentation, `ip_unprivileged_port_start`, which counts for IPv6 as well.
+    pub fn unprivileged(self) -> Option<u16> {
+        let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok()?;
+        let first = first.trim().parse().ok()?;
+        (self == Self::Reserved && first < FIRST_OPEN_PORT).then_some(first)
+    }
 }
 
 /// An address, or all that begin as it does.
@@ -64,7 +79,7 @@ impl Obs {
         // An IPv4 client of a listener for both kinds has an address of IPv6's form.
         let address = peer.ip().to_canonical();
         let port = match self.ports {
-            Ports::Reserved => peer.port() < 1024,
+            Ports::Reserved => peer.port() < FIRST_OPEN_PORT,
             Ports::Any => true,
         };
         port && self
