@@ -1,6 +1,6 @@
 //! The figures of the README. Ratios are within one run, times are medians.
 //!
-//! `make bench` runs all of it; `cargo bench --bench figures -- packages large latency modules keys` runs the parts that are named.
+//! `make bench` runs all of it; `cargo bench --bench figures -- packages large latency command modules keys` runs the parts that are named.
 
 #![allow(
     clippy::unwrap_used,
@@ -36,6 +36,9 @@ fn main() {
     }
     if wanted("latency") {
         packages::latency(&mut table);
+    }
+    if wanted("command") {
+        packages::command(&mut table);
     }
     if wanted("modules") {
         modules::modules(&mut table);

@@ -9,6 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use signdrop::{
+    digest::Digest,
+    key::{Algorithm, SecretKey},
+};
+
 use crate::{
     Table,
     common::{daemon::Daemon, packages_below, quick_package, run},
@@ -299,5 +304,47 @@ pub(super) fn latency(table: &mut Table) {
         "",
         "",
         "the RSA operation, one flush of the store, one fdatasync",
+    );
+}
+
+/// What a backend pays that calls obs-sign's command line once for each package.
+pub(super) fn command(table: &mut Table) {
+    const CALLS: usize = 300;
+    let daemon = Daemon::start("");
+    let email = "bench@example.org";
+    daemon.signdrop(["key", "generate", email, "--algorithm", "rsa4096"]);
+    let outside = tempfile::tempdir_in(daemon.dir.path()).unwrap();
+    let sign = outside.path().join("sign");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_signdrop"), &sign).unwrap();
+    let key = SecretKey::generate(Algorithm::Rsa4096).unwrap();
+    let (mut calls, mut operations) = (vec![], vec![]);
+    for number in 0..CALLS {
+        let name = format!("package{number}");
+        let package = quick_package(outside.path(), &name, 100_000, rpm::RpmFormat::V4);
+        rustix::fs::sync();
+        let begin = Instant::now();
+        let output = run(Command::new(&sign)
+            .env("SIGNDROP_API", daemon.api())
+            .env("SIGN_CONF", "/nonexistent")
+            .args(["-4", "-h", "sha256", "-u", email, "-r"])
+            .arg(&package));
+        calls.push(begin.elapsed());
+        assert!(output.status.success(), "{output:?}");
+        let begin = Instant::now();
+        key.sign(Digest::Sha256, &[number as u8; 32]).unwrap();
+        operations.push(begin.elapsed());
+    }
+    calls.sort();
+    let (call, operation) = (calls[CALLS / 2], median(operations));
+    table.row(
+        "`sign -4 -h sha256 -u EMAIL -r FILE` on one package of 100 kB, RSA-4096",
+        &format!(
+            "median {}, p99 {}",
+            shown(call),
+            shown(calls[CALLS * 99 / 100])
+        ),
+        &format!("the RSA operation alone: {}", shown(operation)),
+        &format!("{} more", shown(call - operation)),
+        "starting the program, OpenSSL's set-up, two flushes",
     );
 }
