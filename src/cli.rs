@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod client;
+mod import;
 mod init;
 mod inspect;
 mod keys;
@@ -321,6 +322,15 @@ enum KeyCommand {
         /// Prints DER rather than PEM.
         #[arg(long)]
         der: bool,
+    },
+    /// Takes over the RSA keys of a GnuPG home, with their user ids, times and self-signatures, by way of gpg.
+    ///
+    /// What is there already is left as it is, so that an interrupted run is simply started again.
+    Import {
+        #[command(flatten)]
+        keys: Keys,
+        #[command(flatten)]
+        wish: import::Wish,
     },
     /// Gives a key a later end. Its earlier self-signatures stay, so that whatever it signed goes on being verified.
     Extend {

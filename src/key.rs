@@ -13,14 +13,14 @@ use aws_lc_rs::{
     signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair},
 };
 use openssl::{
-    bn::BigNumContext,
+    bn::{BigNum, BigNumContext},
     ec::{EcGroup, EcKey, PointConversionForm},
     ecdsa::EcdsaSig,
     md::Md,
     nid::Nid,
     pkey::{PKey, Private},
     pkey_ctx::PkeyCtx,
-    rsa::Padding,
+    rsa::{Padding, Rsa},
     sign::Signer as OpensslSigner,
 };
 use serde::{Deserialize, Serialize};
@@ -230,6 +230,23 @@ impl SecretKey {
         Ok(Self { algorithm, kept })
     }
 
+    /// Puts an RSA key together from the numbers of an OpenPGP secret key, big-endian: `u` is the inverse of `p` modulo `q`.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`], which stays, also where the modulus has neither 2048 nor 3072 nor 4096 bits.
+    ///
+    /// Source: RFC 9580, section 5.5.5.1.
+    pub(crate) fn from_rsa([n, e]: [&[u8]; 2], [d, p, q, u]: [&[u8]; 4]) -> Result<Self, Error> {
+        let algorithm = match n.len() {
+            256 => Algorithm::Rsa2048,
+            384 => Algorithm::Rsa3072,
+            512 => Algorithm::Rsa4096,
+            _ => return Err(Error::Unreadable(Algorithm::Rsa4096)),
+        };
+        let pkcs8 = rsa_pkcs8([n, e], [d, p, q, u]).map_err(|_| Error::Unreadable(algorithm))?;
+        Self::from_pkcs8(algorithm, &pkcs8)
+    }
+
     /// The key as unencrypted PKCS#8, in memory that is cleared.
     ///
     /// # Errors
@@ -303,6 +320,36 @@ impl SecretKey {
             Kept::Other(key) => Some(key.clone()),
         }
     }
+}
+
+fn rsa_pkcs8(
+    [n, e]: [&[u8]; 2],
+    [d, p, q, u]: [&[u8]; 4],
+) -> Result<Zeroizing<Vec<u8>>, openssl::error::ErrorStack> {
+    let d = BigNum::from_slice(d)?;
+    let exponent = |prime: &[u8]| {
+        let mut less = BigNum::from_slice(prime)?;
+        less.sub_word(1)?;
+        let mut rest = BigNum::new()?;
+        let result = rest.nnmod(&d, &less, &mut *BigNumContext::new()?);
+        less.clear();
+        result.map(|()| rest)
+    };
+    // PKCS#1 has the inverse of its second prime, OpenPGP that of its first one: they change places.
+    let (of_q, of_p) = (exponent(q)?, exponent(p)?);
+    let key = Rsa::from_private_components(
+        BigNum::from_slice(n)?,
+        BigNum::from_slice(e)?,
+        d,
+        BigNum::from_slice(q)?,
+        BigNum::from_slice(p)?,
+        of_q,
+        of_p,
+        BigNum::from_slice(u)?,
+    )?;
+    PKey::from_rsa(key)?
+        .private_key_to_pkcs8()
+        .map(Zeroizing::new)
 }
 
 fn generate_ec(curve: Nid) -> Result<PKey<Private>, openssl::error::ErrorStack> {

@@ -314,6 +314,41 @@ impl Keystore {
         Ok(Creation::New(entry))
     }
 
+    /// Takes in a key with the certificate that it has elsewhere, unless the identity has a key. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Formerly`] stays, where the key was deleted here; those of the store may pass.
+    pub fn import(
+        &self,
+        identity: &Identity,
+        secret: &SecretKey,
+        certificate: &Certificate,
+    ) -> Result<Creation, Error> {
+        let _lock = self.lock(identity);
+        if let Some(entry) = self.find_locked(identity)? {
+            return Ok(Creation::Existing(entry));
+        }
+        let public = certificate.public_key();
+        let fingerprint = public.fingerprint().to_string();
+        let sealed = self.vault.seal(
+            self.vault.new_slot()?,
+            &associated(identity, &fingerprint),
+            &secret.to_pkcs8()?,
+        )?;
+        let created = unix_seconds(public.created());
+        let entry = KeyEntry {
+            identity: identity.clone(),
+            algorithm: secret.algorithm(),
+            fingerprint,
+            created,
+            expires: certificate.lifetime().map(|time| created + time.as_secs()),
+            certificate: certificate.to_bytes()?,
+            secret: sealed,
+        };
+        self.keep(&entry)?;
+        Ok(Creation::New(entry))
+    }
+
     /// Writes a new key's record. It is on the disk when this returns.
     fn keep(&self, entry: &KeyEntry) -> Result<(), Error> {
         let name = entry.identity.as_str();

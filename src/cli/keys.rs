@@ -217,6 +217,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), Error> {
             output.flush()?;
             Ok(())
         }
+        KeyCommand::Import { keys, wish } => super::import::run(&open_keystore(&keys)?, &wish),
         KeyCommand::Extend {
             keys,
             email,

@@ -5,6 +5,7 @@
 pub mod document;
 mod extension;
 pub mod finished;
+pub mod transferable;
 
 use std::{
     fmt,
