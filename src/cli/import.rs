@@ -107,7 +107,17 @@ fn import(keystore: &Keystore, wish: &Wish, key: &Listed) -> Result<Outcome, Err
         &wish.gnupg,
         &["--export-secret-keys", &key.fingerprint],
         &phrase,
-    )?;
+    );
+    let exported = match exported {
+        Ok(exported) if !exported.is_empty() => exported,
+        // What is wrong with one key keeps nobody from the others.
+        Ok(_) | Err(Error::Failed(_)) => {
+            return Ok(Outcome::Failed(
+                "gpg does not export it; is the phrase right?".into(),
+            ));
+        }
+        Err(error) => return Err(error),
+    };
     let (secret, certificate) = match transferable::read(&exported, &phrase) {
         Ok(read) => read,
         Err(error) => return Ok(Outcome::Failed(error.to_string())),

@@ -1,0 +1,178 @@
+//! Keys of a GnuPG home that are taken over: what users have goes on being right, before and after.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
+)]
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use common::{Rpmdb, daemon::Daemon, quick_package, run};
+use rpm::RpmFormat;
+
+const PLAIN: &str = "alice#tools@copr.example.org";
+const PROTECTED: &str = "bob#tools@copr.example.org";
+const UNKNOWN: &str = "carol#tools@copr.example.org";
+const PHRASE: &str = "correct horse";
+
+/// A GnuPG home, whose agent ends with it.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        let home = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(home.phrases()).unwrap();
+        for (email, phrase) in [(PLAIN, ""), (PROTECTED, PHRASE), (UNKNOWN, "")] {
+            let user_id = format!("{} (None) <{email}>", email.split('#').next().unwrap());
+            home.gpg(&[
+                "--passphrase",
+                phrase,
+                "--quick-gen-key",
+                &user_id,
+                "rsa2048",
+                "cert,sign",
+                "5y",
+            ]);
+        }
+        fs::write(home.phrases().join(PLAIN), "1\n").unwrap();
+        fs::write(home.phrases().join(PROTECTED), format!("{PHRASE}\n")).unwrap();
+        fs::write(home.phrases().join(format!("{UNKNOWN}.lock")), "").unwrap();
+        home.end_agent();
+        home
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn phrases(&self) -> PathBuf {
+        self.path().join("phrases")
+    }
+
+    fn gpg(&self, words: &[&str]) -> Vec<u8> {
+        let output = run(Command::new("gpg")
+            .arg("--homedir")
+            .arg(self.path())
+            .args(["--batch", "--quiet", "--pinentry-mode", "loopback"])
+            .args(words));
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    }
+
+    /// So that no phrase is remembered.
+    fn end_agent(&self) {
+        run(Command::new("gpgconf")
+            .arg("--homedir")
+            .arg(self.path())
+            .args(["--kill", "gpg-agent"]));
+    }
+
+    /// The certificate as packets.
+    fn certificate(&self, email: &str) -> Vec<u8> {
+        self.gpg(&["--export", email])
+    }
+
+    fn armour(&self, email: &str) -> String {
+        String::from_utf8(self.gpg(&["--armor", "--export", email])).unwrap()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.end_agent();
+    }
+}
+
+fn signdrop(daemon: &Daemon, words: &[&str], more: &[&Path]) -> Output {
+    run(Command::new(env!("CARGO_BIN_EXE_signdrop"))
+        .args(words)
+        .arg("--store")
+        .arg(daemon.dir.path().join("state"))
+        .arg("-c")
+        .arg(daemon.config())
+        .args(more))
+}
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn what_was_signed_before_and_after_the_import_verifies_with_both_public_keys() {
+    let home = Home::new();
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let dir = tempfile::tempdir().unwrap();
+    let before = quick_package(dir.path(), "before", 1000, RpmFormat::V4);
+    let signed = run(Command::new("rpmsign")
+        .arg("--define")
+        .arg(format!("_gpg_path {}", home.path().display()))
+        .arg("--define")
+        .arg(format!("_gpg_name {PLAIN}"))
+        .arg("--addsign")
+        .arg(&before));
+    assert!(signed.status.success(), "{signed:?}");
+    home.end_agent();
+
+    let phrases = home.phrases();
+    let import = |more: &str| {
+        let mut words = vec!["key", "import", "--gnupg", home.path().to_str().unwrap()];
+        words.extend(["--phrases", phrases.to_str().unwrap()]);
+        words.extend(Some(more).filter(|more| !more.is_empty()));
+        out(&signdrop(&daemon, &words, &[]))
+    };
+    assert!(import("--dry-run").contains("2 to import, 0 present, 1 skipped, 0 failed"));
+    assert_eq!(out(&signdrop(&daemon, &["key", "list"], &[])), "");
+    let report = import("");
+    assert!(
+        report.contains("2 imported, 0 present, 1 skipped, 0 failed"),
+        "{report}"
+    );
+    assert!(report.contains("no phrase file"), "{report}");
+    let listed = out(&signdrop(&daemon, &["key", "list"], &[]));
+    assert!(import("").contains("0 imported, 2 present, 1 skipped, 0 failed"));
+    assert_eq!(out(&signdrop(&daemon, &["key", "list"], &[])), listed);
+    assert!(import("--all").contains("1 imported, 2 present, 0 skipped, 0 failed"));
+
+    for email in [PLAIN, PROTECTED, UNKNOWN] {
+        let exported = out(&signdrop(&daemon, &["key", "export", email], &[]));
+        let file = dir.path().join("exported.asc");
+        fs::write(&file, &exported).unwrap();
+        let packets = run(Command::new("gpg").arg("--dearmor").arg("-o-").arg(&file));
+        assert_eq!(packets.stdout, home.certificate(email), "{email}");
+        if email == PLAIN {
+            assert!(Rpmdb::new(&exported).is_signed(&before));
+        }
+        let name = format!("after-{}", &email[..3]);
+        let after = quick_package(dir.path(), &name, 1000, RpmFormat::V4);
+        out(&signdrop(&daemon, &["sign", "-u", email], &[&after]));
+        assert!(Rpmdb::new(&home.armour(email)).is_signed(&after), "{email}");
+        let shown = out(&signdrop(&daemon, &["key", "show", email], &[]));
+        assert!(!shown.contains("never"), "{shown}");
+    }
+}
+
+#[test]
+fn a_wrong_phrase_fails_its_own_key_and_no_other() {
+    let home = Home::new();
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    fs::write(home.phrases().join(PROTECTED), "wrong\n").unwrap();
+    let mut words = vec!["key", "import", "--gnupg", home.path().to_str().unwrap()];
+    let phrases = home.phrases();
+    words.extend(["--phrases", phrases.to_str().unwrap()]);
+    let output = signdrop(&daemon, &words, &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        report.contains("1 imported, 0 present, 1 skipped, 1 failed"),
+        "{report}"
+    );
+}
