@@ -146,6 +146,23 @@ fn what_was_signed_before_and_after_the_import_verifies_with_both_public_keys() 
     assert!(import("").contains("0 imported, 2 present, 1 skipped, 0 failed"));
     assert_eq!(out(&signdrop(&daemon, &["key", "list"], &[])), listed);
     assert!(import("--all").contains("1 imported, 2 present, 0 skipped, 0 failed"));
+    let deleted = "dave#tools@copr.example.org";
+    home.gpg(&[
+        "--passphrase",
+        "",
+        "--quick-gen-key",
+        &format!("dave (None) <{deleted}>"),
+        "rsa2048",
+        "cert,sign",
+        "5y",
+    ]);
+    assert!(import("--all").contains("1 imported, 3 present, 0 skipped"));
+    out(&signdrop(
+        &daemon,
+        &["key", "delete", "--yes", deleted],
+        &[],
+    ));
+    assert!(import("--all").contains("0 imported, 3 present, 1 skipped, 0 failed"));
 
     for email in [PLAIN, PROTECTED, UNKNOWN] {
         let exported = out(&signdrop(&daemon, &["key", "export", email], &[]));

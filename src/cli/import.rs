@@ -17,7 +17,7 @@ use super::{
 use crate::{
     identity::Identity,
     key::openpgp::transferable,
-    keystore::{Creation, Keystore},
+    keystore::{self, Creation, Keystore},
 };
 
 /// What is to be taken over.
@@ -128,10 +128,12 @@ fn import(keystore: &Keystore, wish: &Wish, key: &Listed) -> Result<Outcome, Err
     if wish.dry_run {
         return Ok(Outcome::Imported);
     }
-    Ok(match keystore.import(&identity, &secret, &certificate)? {
-        Creation::New(_) => Outcome::Imported,
-        Creation::Existing(entry) => present(&entry.fingerprint, key),
-    })
+    match keystore.import(&identity, &secret, &certificate) {
+        Ok(Creation::New(_)) => Ok(Outcome::Imported),
+        Ok(Creation::Existing(entry)) => Ok(present(&entry.fingerprint, key)),
+        Err(error @ keystore::Error::Formerly(_)) => Ok(Outcome::Skipped(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn present(fingerprint: &str, key: &Listed) -> Outcome {
