@@ -270,68 +270,45 @@ impl Keystore {
     /// # Errors
     /// Those of the store and of key generation, which may pass.
     pub fn create(&self, new: &NewKey) -> Result<Creation, Error> {
-        self.create_from(new, || self.fresh_secret(new.algorithm))
+        self.take_in(&new.identity, || {
+            let (secret, slot) = self.fresh_secret(new.algorithm)?;
+            let now = SystemTime::now();
+            let certificate =
+                Certificate::make(&secret, &new.name, &new.identity, now, new.expires)?;
+            Ok((secret, slot, certificate))
+        })
     }
 
-    /// Takes in a key that was made elsewhere, unless the identity has one; otherwise as [`Keystore::create`].
-    ///
-    /// # Errors
-    /// Those of the store, which may pass.
-    pub fn adopt(&self, new: &NewKey, secret: SecretKey) -> Result<Creation, Error> {
-        self.create_from(new, || Ok((secret, self.vault.new_slot()?)))
-    }
-
-    fn create_from(
-        &self,
-        new: &NewKey,
-        secret: impl FnOnce() -> Result<(SecretKey, u64), Error>,
-    ) -> Result<Creation, Error> {
-        let _lock = self.lock(&new.identity);
-        if let Some(entry) = self.find_locked(&new.identity)? {
-            return Ok(Creation::Existing(entry));
-        }
-        let (secret, slot) = secret()?;
-        let created = SystemTime::now();
-        let certificate =
-            Certificate::make(&secret, &new.name, &new.identity, created, new.expires)?;
-        let fingerprint = certificate.public_key().fingerprint().to_string();
-        let sealed = self.vault.seal(
-            slot,
-            &associated(&new.identity, &fingerprint),
-            &secret.to_pkcs8()?,
-        )?;
-        let created = unix_seconds(created);
-        let entry = KeyEntry {
-            identity: new.identity.clone(),
-            algorithm: new.algorithm,
-            fingerprint,
-            created,
-            expires: new.expires.map(|expires| created + expires.as_secs()),
-            certificate: certificate.to_bytes()?,
-            secret: sealed,
-        };
-        self.keep(&entry)?;
-        Ok(Creation::New(entry))
-    }
-
-    /// Takes in a key with the certificate that it has elsewhere, unless the identity has a key. It is on the disk when this returns.
+    /// Takes in a key with the certificate that it has elsewhere, unless the identity has a key; otherwise as [`Keystore::create`].
     ///
     /// # Errors
     /// [`Error::Formerly`] stays, where the key was deleted here; those of the store may pass.
     pub fn import(
         &self,
         identity: &Identity,
-        secret: &SecretKey,
-        certificate: &Certificate,
+        secret: SecretKey,
+        certificate: Certificate,
+    ) -> Result<Creation, Error> {
+        self.take_in(identity, || {
+            Ok((secret, self.vault.new_slot()?, certificate))
+        })
+    }
+
+    /// Seals and keeps a key, the slot of its seal and its certificate, unless the identity has a key.
+    fn take_in(
+        &self,
+        identity: &Identity,
+        key: impl FnOnce() -> Result<(SecretKey, u64, Certificate), Error>,
     ) -> Result<Creation, Error> {
         let _lock = self.lock(identity);
         if let Some(entry) = self.find_locked(identity)? {
             return Ok(Creation::Existing(entry));
         }
+        let (secret, slot, certificate) = key()?;
         let public = certificate.public_key();
         let fingerprint = public.fingerprint().to_string();
         let sealed = self.vault.seal(
-            self.vault.new_slot()?,
+            slot,
             &associated(identity, &fingerprint),
             &secret.to_pkcs8()?,
         )?;

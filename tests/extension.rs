@@ -10,11 +10,11 @@ mod common;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     time::Duration,
 };
 
-use common::{Rpmdb, daemon::Daemon, run};
+use common::{Rpmdb, daemon::Daemon, out, run};
 use signdrop::{
     config::{MasterKeySource, Validity},
     key::Algorithm,
@@ -22,11 +22,6 @@ use signdrop::{
 };
 
 const ALICE: &str = "alice#tools@copr.example.org";
-
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
 
 /// What gpg shows of the certificate that is exported now: when the key expires, and how many self-signatures it has.
 fn shown(daemon: &Daemon) -> (String, usize) {
@@ -44,6 +39,15 @@ fn shown(daemon: &Daemon) -> (String, usize) {
         .arg(&file));
     let signatures = out(&output).matches(":signature packet:").count();
     (key.split(':').nth(6).unwrap().to_owned(), signatures)
+}
+
+/// The keys of a daemon that does not run.
+fn keystore(daemon: &Daemon) -> Keystore {
+    let state = daemon.dir.path().join("state");
+    let source = MasterKeySource::File(daemon.dir.path().join("master.key"));
+    let store = signdrop::daemon::open_store(&state).unwrap();
+    let master = signdrop::master_key::read(&source).unwrap();
+    Keystore::open(&store, &state, master).unwrap()
 }
 
 /// Signs a file with gpgv's kind of signature, and answers it.
@@ -167,12 +171,8 @@ fn a_prolonged_key_is_the_same_after_a_restart_and_without_a_daemon() {
 #[test]
 fn an_expired_key_signs_nothing_and_once_it_is_prolonged_its_project_is_signed() {
     let mut daemon = Daemon::prepare("");
-    let state = daemon.dir.path().join("state");
     {
-        let source = MasterKeySource::File(daemon.dir.path().join("master.key"));
-        let store = signdrop::daemon::open_store(&state).unwrap();
-        let master = signdrop::master_key::read(&source).unwrap();
-        let keystore = Keystore::open(&store, &state, master).unwrap();
+        let keystore = keystore(&daemon);
         let new = NewKey {
             identity: ALICE.parse().unwrap(),
             name: "alice_tools".into(),
@@ -260,12 +260,8 @@ fn an_end_that_openpgp_cannot_express_is_refused_and_changes_nothing() {
     out(&daemon.signdrop(["key", "generate", ALICE, "--expires", "1y"]));
     let before = daemon.export(ALICE);
     daemon.stop();
-    let state = daemon.dir.path().join("state");
     {
-        let source = MasterKeySource::File(daemon.dir.path().join("master.key"));
-        let store = signdrop::daemon::open_store(&state).unwrap();
-        let master = signdrop::master_key::read(&source).unwrap();
-        let keystore = Keystore::open(&store, &state, master).unwrap();
+        let keystore = keystore(&daemon);
         let identity = ALICE.parse().unwrap();
         let _lock = keystore.lock(&identity);
         // It counts from now, at least one second after the key was made.

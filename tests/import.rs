@@ -13,7 +13,7 @@ use std::{
     process::{Command, Output},
 };
 
-use common::{Rpmdb, daemon::Daemon, quick_package, run};
+use common::{Rpmdb, daemon::Daemon, out, quick_package, run};
 use rpm::RpmFormat;
 
 const PLAIN: &str = "alice#tools@copr.example.org";
@@ -33,16 +33,7 @@ impl Home {
         let home = Self::empty();
         fs::create_dir(home.phrases()).unwrap();
         for (email, phrase) in [(PLAIN, ""), (PROTECTED, PHRASE), (UNKNOWN, "")] {
-            let user_id = format!("{} (None) <{email}>", email.split('#').next().unwrap());
-            home.gpg(&[
-                "--passphrase",
-                phrase,
-                "--quick-gen-key",
-                &user_id,
-                "rsa2048",
-                "cert,sign",
-                "5y",
-            ]);
+            home.generate(email, phrase);
         }
         fs::write(home.phrases().join(PLAIN), "1\n").unwrap();
         fs::write(home.phrases().join(PROTECTED), format!("{PHRASE}\n")).unwrap();
@@ -57,6 +48,20 @@ impl Home {
 
     fn phrases(&self) -> PathBuf {
         self.path().join("phrases")
+    }
+
+    /// Makes a key as copr-keygen's are named.
+    fn generate(&self, email: &str, phrase: &str) {
+        let user_id = format!("{} (None) <{email}>", email.split('#').next().unwrap());
+        self.gpg(&[
+            "--passphrase",
+            phrase,
+            "--quick-gen-key",
+            &user_id,
+            "rsa2048",
+            "cert,sign",
+            "5y",
+        ]);
     }
 
     fn gpg(&self, words: &[&str]) -> Vec<u8> {
@@ -103,9 +108,11 @@ fn signdrop(daemon: &Daemon, words: &[&str], more: &[&Path]) -> Output {
         .args(more))
 }
 
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout.clone()).unwrap()
+fn import(home: &Home, daemon: &Daemon, more: &[&str]) -> Output {
+    let phrases = home.phrases();
+    let (home, phrases) = (home.path().to_str().unwrap(), phrases.to_str().unwrap());
+    let words = ["key", "import", "--gnupg", home, "--phrases", phrases];
+    signdrop(daemon, &[&words, more].concat(), &[])
 }
 
 #[test]
@@ -127,12 +134,9 @@ fn what_was_signed_before_and_after_the_import_verifies_with_both_public_keys() 
     assert!(signed.status.success(), "{signed:?}");
     home.end_agent();
 
-    let phrases = home.phrases();
     let import = |more: &str| {
-        let mut words = vec!["key", "import", "--gnupg", home.path().to_str().unwrap()];
-        words.extend(["--phrases", phrases.to_str().unwrap()]);
-        words.extend(Some(more).filter(|more| !more.is_empty()));
-        out(&signdrop(&daemon, &words, &[]))
+        let more: &[&str] = if more.is_empty() { &[] } else { &[more] };
+        out(&import(&home, &daemon, more))
     };
     assert!(import("--dry-run").contains("2 to import, 0 present, 1 skipped, 0 failed"));
     assert_eq!(out(&signdrop(&daemon, &["key", "list"], &[])), "");
@@ -147,15 +151,7 @@ fn what_was_signed_before_and_after_the_import_verifies_with_both_public_keys() 
     assert_eq!(out(&signdrop(&daemon, &["key", "list"], &[])), listed);
     assert!(import("--all").contains("1 imported, 2 present, 0 skipped, 0 failed"));
     let deleted = "dave#tools@copr.example.org";
-    home.gpg(&[
-        "--passphrase",
-        "",
-        "--quick-gen-key",
-        &format!("dave (None) <{deleted}>"),
-        "rsa2048",
-        "cert,sign",
-        "5y",
-    ]);
+    home.generate(deleted, "");
     assert!(import("--all").contains("1 imported, 3 present, 0 skipped"));
     out(&signdrop(
         &daemon,
@@ -193,10 +189,7 @@ fn a_wrong_phrase_fails_its_own_key_and_no_other() {
     let mut daemon = Daemon::start("");
     assert!(daemon.stop().success());
     fs::write(home.phrases().join(PROTECTED), "wrong\n").unwrap();
-    let mut words = vec!["key", "import", "--gnupg", home.path().to_str().unwrap()];
-    let phrases = home.phrases();
-    words.extend(["--phrases", phrases.to_str().unwrap()]);
-    let output = signdrop(&daemon, &words, &[]);
+    let output = import(&home, &daemon, &[]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(

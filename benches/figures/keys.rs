@@ -2,12 +2,12 @@
 
 use std::{
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use signdrop::{
     daemon::open_store,
-    key::{Algorithm, SecretKey},
+    key::{Algorithm, SecretKey, openpgp::Certificate},
     keyring::Keyring,
     keystore::{Keystore, MasterKey, NewKey},
 };
@@ -92,8 +92,11 @@ fn fill(dir: &std::path::Path, master: MasterKey, count: usize) {
                         break;
                     }
                     let secret = SecretKey::from_pkcs8(Algorithm::Rsa2048, &pkcs8).unwrap();
-                    let new = new_key(&identity(number), Algorithm::Rsa2048);
-                    keystore.adopt(&new, secret).unwrap();
+                    let identity = identity(number).parse().unwrap();
+                    let now = SystemTime::now();
+                    let certificate =
+                        Certificate::make(&secret, "bench", &identity, now, None).unwrap();
+                    keystore.import(&identity, secret, certificate).unwrap();
                 }
             });
         }

@@ -270,6 +270,13 @@ impl Connection {
     }
 }
 
+/// The median and the 99th percentile of several times.
+fn spread(times: &mut [Duration]) -> String {
+    times.sort();
+    let at = |percent| shown(times[times.len() * percent / 100]);
+    format!("median {}, p99 {}", at(50), at(99))
+}
+
 pub(super) fn latency(table: &mut Table) {
     const DROPS: usize = 300;
     let daemon = Daemon::start("");
@@ -293,14 +300,9 @@ pub(super) fn latency(table: &mut Table) {
         connection.wait(&target);
         times.push(begin.elapsed());
     }
-    times.sort();
     table.row(
         "one package of 100 kB, idle daemon: from rename to the barrier's answer",
-        &format!(
-            "median {}, p99 {}",
-            shown(times[DROPS / 2]),
-            shown(times[DROPS * 99 / 100])
-        ),
+        &spread(&mut times),
         "",
         "",
         "the RSA operation, one flush of the store, one fdatasync",
@@ -334,15 +336,10 @@ pub(super) fn command(table: &mut Table) {
         key.sign(Digest::Sha256, &[number as u8; 32]).unwrap();
         operations.push(begin.elapsed());
     }
-    calls.sort();
-    let (call, operation) = (calls[CALLS / 2], median(operations));
+    let (calls_spread, call, operation) = (spread(&mut calls), median(calls), median(operations));
     table.row(
         "`sign -4 -h sha256 -u EMAIL -r FILE` on one package of 100 kB, RSA-4096",
-        &format!(
-            "median {}, p99 {}",
-            shown(call),
-            shown(calls[CALLS * 99 / 100])
-        ),
+        &calls_spread,
         &format!("the RSA operation alone: {}", shown(operation)),
         &format!("{} more", shown(call - operation)),
         "starting the program, OpenSSL's set-up, two flushes",

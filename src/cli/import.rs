@@ -128,7 +128,7 @@ fn import(keystore: &Keystore, wish: &Wish, key: &Listed) -> Result<Outcome, Err
     if wish.dry_run {
         return Ok(Outcome::Imported);
     }
-    match keystore.import(&identity, &secret, &certificate) {
+    match keystore.import(&identity, secret, certificate) {
         Ok(Creation::New(_)) => Ok(Outcome::Imported),
         Ok(Creation::Existing(entry)) => Ok(present(&entry.fingerprint, key)),
         Err(error @ keystore::Error::Formerly(_)) => Ok(Outcome::Skipped(error.to_string())),

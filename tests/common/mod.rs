@@ -144,6 +144,12 @@ pub fn run(command: &mut Command) -> Output {
         .unwrap_or_else(|error| panic!("cannot run {name}: {error}; `make test` installs it"))
 }
 
+/// What a program that had to succeed said on its standard output.
+pub fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
 /// rpm's own keyring with one certificate in it.
 pub struct Rpmdb {
     dir: tempfile::TempDir,

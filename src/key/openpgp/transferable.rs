@@ -56,7 +56,7 @@ impl Certificate {
     pub fn lifetime(&self) -> Option<Duration> {
         self.cert
             .userids()
-            .flat_map(|user_id| user_id.self_signatures().cloned().collect::<Vec<_>>())
+            .flat_map(|user_id| user_id.self_signatures())
             .max_by_key(|signature| signature.signature_creation_time())?
             .key_validity_period()
     }
