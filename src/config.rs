@@ -269,6 +269,20 @@ pub enum Update {
     Replace,
 }
 
+/// What becomes of a project's key when its directory is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OnRemovedProject {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is deleted after the grace period.
+    Delete,
+}
+
+/// How long a project's directory has to be gone before its key is deleted, where nothing is said.
+const REMOVAL_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// A tree that is watched.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "RawDrop")]
@@ -285,6 +299,8 @@ pub struct Drop {
     pub create_keys: bool,
     /// The name of a file in each project's directory that holds its public key, if there is to be one.
     pub public_key: Option<String>,
+    /// How long a project's directory has to be gone before its key is deleted; for ever where nothing is said.
+    pub removal_grace: Option<Duration>,
     /// How changed bytes reach the disk.
     pub update: Update,
     /// How large a compressed kernel module may become when it is unpacked.
@@ -317,6 +333,10 @@ struct RawDrop {
     #[serde(default = "yes")]
     create_keys: bool,
     public_key: Option<String>,
+    #[serde(default)]
+    on_removed_project: OnRemovedProject,
+    #[serde(default, deserialize_with = "time")]
+    removal_grace: Option<Duration>,
     #[serde(default)]
     update: Update,
     #[serde(default)]
@@ -373,6 +393,15 @@ impl TryFrom<RawDrop> for Drop {
                 "public_key = {name:?} has to be a file's name, such as \"pubkey.gpg\", and none that artifacts have"
             ));
         }
+        let removal_grace = match (raw.on_removed_project, raw.removal_grace) {
+            (OnRemovedProject::Delete, grace) => Some(grace.unwrap_or(REMOVAL_GRACE)),
+            (OnRemovedProject::Keep, None) => None,
+            (OnRemovedProject::Keep, Some(_)) => {
+                return Err(
+                    "removal_grace means nothing without on_removed_project = \"delete\"".into(),
+                );
+            }
+        };
         let mut ignore = GlobSetBuilder::new();
         let mut ignore_below = GlobSetBuilder::new();
         for Pattern(pattern) in &raw.ignore {
@@ -390,6 +419,7 @@ impl TryFrom<RawDrop> for Drop {
             formats: raw.formats,
             create_keys: raw.create_keys,
             public_key: raw.public_key,
+            removal_grace,
             update: raw.update,
             unpack_limit: raw.unpack_limit_mib,
             digest: raw.digest,
@@ -515,6 +545,13 @@ fn glob<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GlobMatcher, D::Er
     let pattern = String::deserialize(deserializer)?;
     parse_glob(&pattern)
         .map(|glob| glob.compile_matcher())
+        .map_err(D::Error::custom)
+}
+
+/// A time such as `7days` or `12h`.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    humantime::parse_duration(&String::deserialize(deserializer)?)
+        .map(Some)
         .map_err(D::Error::custom)
 }
 

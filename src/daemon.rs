@@ -2,6 +2,7 @@
 
 mod expiring;
 mod health;
+mod removals;
 mod status;
 mod watches;
 mod workers;
@@ -16,6 +17,7 @@ use std::{
 use expiring::Expiring;
 pub use expiring::ExpiringKey;
 pub use health::Health;
+use removals::Removals;
 use sd_notify::NotifyState;
 pub use status::{DropStatus, Failure, Status};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,8 +29,9 @@ use crate::{
     arrival::{Way, reason},
     config::{self, Config},
     http,
+    identity::Identity,
     keyring::Keyring,
-    keystore::{self, Keystore},
+    keystore::{self, KeyEntry, Keystore},
     master_key,
     metrics::Metrics,
     obs,
@@ -133,6 +136,7 @@ pub struct Daemon {
     pub metrics: Metrics,
     watches: Watches,
     expiring: Expiring,
+    removals: Removals,
     /// Directories that have gone, and whose files are to be forgotten.
     gone: Mutex<BTreeSet<PathBuf>>,
     /// What the last question to the store has answered, and when.
@@ -168,6 +172,7 @@ impl Daemon {
             metrics: Metrics::default(),
             watches: Watches::default(),
             expiring: Expiring::default(),
+            removals: Removals::open(&store)?,
             gone: Mutex::default(),
             probed: Mutex::default(),
             started: Instant::now(),
@@ -184,6 +189,19 @@ impl Daemon {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Deletes the identity's key for good and answers it, or nothing where there is none.
+    ///
+    /// # Errors
+    /// Those of the keystore.
+    pub fn delete_key(&self, identity: &Identity) -> Result<Option<KeyEntry>, keystore::Error> {
+        let deleted = self.keyring.delete(identity)?;
+        if let Some(entry) = &deleted {
+            self.forget_expiring_keys();
+            tracing::info!(%identity, key = entry.fingerprint, "key deleted");
+        }
+        Ok(deleted)
     }
 
     fn gone(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {

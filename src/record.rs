@@ -217,8 +217,14 @@ impl Records {
     }
 }
 
-/// The path itself, then those that begin with it and a slash: `/a/bc` begins as `/a/b` does, and is not below it.
-fn below(tree: &Tree, path: &Path) -> impl Iterator<Item = Result<PathBuf, store::Error>> + use<> {
+/// The paths in `tree` at or below `path`, in order: `/a/bc` begins as `/a/b` does, and is not below it.
+///
+/// # Errors
+/// [`store::Error`], which may pass.
+pub fn below(
+    tree: &Tree,
+    path: &Path,
+) -> impl Iterator<Item = Result<PathBuf, store::Error>> + use<> {
     let key = path.as_os_str().as_bytes();
     let own = match tree.find(key) {
         Ok(found) => found.map(|_| Ok(path.to_owned())),

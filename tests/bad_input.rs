@@ -909,6 +909,18 @@ fn a_malformed_configuration_is_refused_with_its_line_and_key() {
         (drop("public_key = \"key.rpm\""), &["line 3", "public_key"]),
         (drop("public_key = \"a\\nb\""), &["line 3", "public_key"]),
         (
+            drop("on_removed_project = \"erase\""),
+            &["line 7", "on_removed_project", "erase"],
+        ),
+        (
+            drop("on_removed_project = \"delete\"\nremoval_grace = \"soon\""),
+            &["line 8", "removal_grace"],
+        ),
+        (
+            drop("removal_grace = \"7days\""),
+            &["line 3", "removal_grace", "on_removed_project"],
+        ),
+        (
             replaced("project", "project = \"{owner}/{project}[-{variant}]\""),
             &["line 5", "project", "square brackets"],
         ),

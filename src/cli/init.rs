@@ -153,6 +153,12 @@ pub(super) fn check(config_path: &Path) -> Result<(), Error> {
                 drop.templates.path()
             ))?;
         }
+        if let Some(grace) = drop.removal_grace {
+            say(&format!(
+                "{root}: a project's key is deleted when its last directory has been gone for {}",
+                humantime::format_duration(grace)
+            ))?;
+        }
         if !drop.root.is_dir() {
             missing += 1;
             eprintln!("signdrop: {root}: there is no such directory");

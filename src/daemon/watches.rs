@@ -13,7 +13,7 @@ use std::{
 use rustix::fs::AtFlags;
 use signdrop_watcher::{Coverage, Error as WatchError, Event, Watcher, Writers, writers};
 
-use super::Daemon;
+use super::{Daemon, removals};
 use crate::{
     apply::replace::is_temporary,
     arrival::{is_candidate, reason},
@@ -178,6 +178,14 @@ fn hear(daemon: &Arc<Daemon>, root: &Path, event: Event) {
         root: root.to_owned(),
         relative,
     };
+    match &event {
+        Event::Finished(path) | Event::Found(path) => removals::seen(daemon, drop, path),
+        // A project may be called as artifacts are.
+        Event::Gone(path) if path.components().count() <= drop.templates.depth() => {
+            daemon.gone().insert(root.join(path));
+        }
+        _ => {}
+    }
     match event {
         // A name that is gone may have been taken again meanwhile; settling finds out, and forgets it if not.
         Event::Finished(path) | Event::Gone(path) if is_candidate(drop, &path) => {
@@ -275,25 +283,31 @@ fn remove_if_left_behind(daemon: &Daemon, drop: &Drop, path: &Path) {
     }
 }
 
-/// Forgets files below directories that have gone, on a thread of its own: there may be many, and events must not wait.
+/// Forgets files below directories that have gone, and projects, on a thread of its own: there may be many, and events must not wait.
 pub(super) fn forget(daemon: &Daemon) {
     while !daemon.queue.is_closed() {
         let gone = std::mem::take(&mut *daemon.gone());
         for path in gone {
+            removals::note(daemon, &path);
             for found in daemon.way.records.below(&path) {
                 let Ok(found) = found else { break };
-                let is_gone = std::fs::symlink_metadata(&found).is_err_and(|error| {
-                    matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    )
-                });
-                if is_gone {
+                if is_gone(&found) {
                     // One that stays is forgotten after the next look.
                     let _ = daemon.way.records.remove(&found);
                 }
             }
         }
+        removals::delete_keys(daemon);
         thread::sleep(FORGET);
     }
+}
+
+/// Whether there is certainly nothing of that name.
+pub(super) fn is_gone(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
+    })
 }

@@ -348,11 +348,8 @@ pub(super) fn extend(
 
 pub(super) fn delete(daemon: &Daemon, identity: &Identity) -> Result<Answer, Problem> {
     let entry = daemon
-        .keyring
-        .delete(identity)?
+        .delete_key(identity)?
         .ok_or_else(|| unknown(identity))?;
-    daemon.forget_expiring_keys();
-    tracing::info!(identity = %entry.identity, key = entry.fingerprint, "key deleted");
     Ok(json(StatusCode::OK, &info(&entry)?))
 }
 
