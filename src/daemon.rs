@@ -19,6 +19,7 @@ pub use expiring::ExpiringKey;
 pub use health::Health;
 use removals::Removals;
 use sd_notify::NotifyState;
+use serde::{Deserialize, Serialize};
 pub use status::{DropStatus, Failure, Status};
 use tokio::signal::unix::{SignalKind, signal};
 use watches::Watches;
@@ -31,7 +32,7 @@ use crate::{
     http,
     identity::Identity,
     keyring::Keyring,
-    keystore::{self, KeyEntry, Keystore},
+    keystore::{self, KeyEntry, Keystore, NewKey},
     master_key,
     metrics::Metrics,
     obs,
@@ -122,6 +123,17 @@ pub fn forbid_core_dumps() -> Result<(), Error> {
     setrlimit(Resource::Core, none).map_err(failed)
 }
 
+/// A new key that its client keeps.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EntrustedKeyPair {
+    /// The fingerprint in upper-case hexadecimal.
+    pub fingerprint: String,
+    /// The certificate, ASCII-armoured.
+    pub public_key: String,
+    /// What the client keeps: encrypted under the master key, in hexadecimal.
+    pub private_key: String,
+}
+
 /// What every part of the running daemon shares.
 #[derive(Debug)]
 pub struct Daemon {
@@ -202,6 +214,26 @@ impl Daemon {
             tracing::info!(%identity, key = entry.fingerprint, "key deleted");
         }
         Ok(deleted)
+    }
+
+    /// Makes a key that a client keeps, and that signs for `user` alone.
+    ///
+    /// # Errors
+    /// Those of the keystore.
+    pub fn make_entrusted_key(
+        &self,
+        user: &Identity,
+        new: &NewKey,
+    ) -> Result<EntrustedKeyPair, keystore::Error> {
+        let key = self.keyring.keystore().make_entrusted(user, new)?;
+        let certificate = key.certificate()?;
+        let fingerprint = certificate.public_key().fingerprint().to_string();
+        tracing::info!(%user, key = fingerprint, "key made for a client to keep");
+        Ok(EntrustedKeyPair {
+            fingerprint,
+            public_key: certificate.to_armour()?,
+            private_key: key.to_hex()?,
+        })
     }
 
     fn gone(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {

@@ -1,6 +1,7 @@
 //! The HTTP API. Unix sockets offer everything, TCP what needs no authentication.
 
 mod answer;
+mod entrusted;
 mod gen_key;
 mod keys;
 mod routes;
@@ -32,6 +33,7 @@ use tokio::{
 use crate::{config::Listen, daemon::Daemon};
 
 pub use answer::{OPENAPI, Problem};
+pub use entrusted::{EntrustedKeyRequest, EntrustedSignRequest};
 pub use keys::{ExtendRequest, KeyInfo, KeyPage, KeyRequest, SignAnswer, SignRequest};
 pub use wait::{FailedArtifact, WaitAnswer, WaitRequest, WaitState};
 

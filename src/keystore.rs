@@ -1,5 +1,6 @@
 //! Projects' keys on the disk: made once, encrypted, listed, deleted for good.
 
+mod entrusted;
 mod extension;
 mod module_key;
 mod vault;
@@ -10,6 +11,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+pub use entrusted::{EntrustedKey, Lent, NotEntrusted};
+pub use extension::later_than;
 pub use module_key::{ModuleKeyEntry, ModuleKeySource, NewModuleKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use vault::{Error as VaultError, MasterKey};
@@ -518,7 +521,8 @@ fn pool_prefix(algorithm: Algorithm) -> Vec<u8> {
     format!("{algorithm}/").into_bytes()
 }
 
-fn unix_seconds(time: SystemTime) -> u64 {
+/// A time in Unix seconds; one before 1970 is 0.
+pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }

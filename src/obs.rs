@@ -18,12 +18,15 @@ use tokio::{
 
 use crate::{
     arrival::reason,
-    config::Obs,
+    config::{Obs, Validity},
     daemon::Daemon,
     digest::Digest,
-    identity::Identity,
+    http::KeyRequest,
+    identity::{self, Identity},
     key::openpgp::finished::{Packet, sign_finished},
     keyring::ProjectKey,
+    keystore::{self, VaultError},
+    signer::{self, DigestSigner},
 };
 
 /// How many connections are served at once; further ones wait in the kernel. A request takes at most 128 KiB.
@@ -161,28 +164,73 @@ fn values(daemon: &Daemon, peer: SocketAddr, command: Command) -> Result<Vec<Vec
             user,
             digest,
             hashes,
-        } => sign(daemon, peer, &user, digest, &hashes),
+            key: Some(key),
+        } => {
+            let lent = daemon
+                .keyring
+                .keystore()
+                .unlock_entrusted(&identity(&user)?, &key);
+            let lent = lent.map_err(|error| match error {
+                keystore::Error::Vault(VaultError::Sealed) => {
+                    format!("bad private key: it was not made for {user} here, or is damaged")
+                }
+                error => reason(&error),
+            })?;
+            sign(&lent, peer, &user, digest, &hashes)
+        }
+        Command::Sign {
+            user,
+            digest,
+            hashes,
+            key: None,
+        } => {
+            let key = daemon.keyring.open(&identity(&user)?);
+            let key: Arc<ProjectKey> = key
+                .map_err(|error| reason(&error))?
+                .ok_or_else(|| unknown(&user))?;
+            if key.entry().has_expired() {
+                return Err(format!("the key of {user} has expired"));
+            }
+            let in_use = daemon.keyring.begin(&key).map_err(|error| match error {
+                signer::Error::Deleted => unknown(&user),
+                error => reason(&error),
+            })?;
+            sign(&in_use, peer, &user, digest, &hashes)
+        }
+        Command::MakeKey {
+            user,
+            algorithm,
+            days,
+            name,
+            email,
+        } => {
+            let request = KeyRequest {
+                identity: email.parse().map_err(|error| {
+                    format!("bad e-mail: {}", reason(&error as &identity::Error))
+                })?,
+                name: Some(name),
+                algorithm: Some(algorithm),
+                expires: Some(Validity::days(days)?.to_string()),
+            };
+            let new = request.into_new_key(&daemon.config().keys)?;
+            let made = daemon
+                .make_entrusted_key(&identity(&user)?, &new)
+                .map_err(|error| reason(&error))?;
+            Ok(vec![
+                made.public_key.into_bytes(),
+                made.private_key.into_bytes(),
+            ])
+        }
     }
 }
 
 fn sign(
-    daemon: &Daemon,
+    signer: &dyn DigestSigner,
     peer: SocketAddr,
     user: &str,
     digest: Digest,
     hashes: &[Hash],
 ) -> Result<Vec<Vec<u8>>, String> {
-    let key = daemon.keyring.open(&identity(user)?);
-    let key: Arc<ProjectKey> = key
-        .map_err(|error| reason(&error))?
-        .ok_or_else(|| unknown(user))?;
-    if key.entry().has_expired() {
-        return Err(format!("the key of {user} has expired"));
-    }
-    let in_use = daemon.keyring.begin(&key).map_err(|error| match error {
-        crate::signer::Error::Deleted => unknown(user),
-        error => reason(&error),
-    })?;
     let mut packets = Vec::new();
     for hash in hashes {
         let packet = if hash.is_probe() {
@@ -190,17 +238,11 @@ fn sign(
         } else {
             Packet::V3
         };
-        let signed = sign_finished(
-            &in_use,
-            packet,
-            digest,
-            &hash.hash,
-            hash.class,
-            hash.created,
-        );
+        let signed = sign_finished(signer, packet, digest, &hash.hash, hash.class, hash.created);
         packets.push(signed.map_err(|error| reason(&error))?);
         tracing::info!(
             identity = user,
+            key = %signer.public().fingerprint(),
             %peer,
             purpose = "OpenPgp",
             %digest,

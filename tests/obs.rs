@@ -62,6 +62,11 @@ fn new(arguments: &[&str]) -> Vec<u8> {
     [&number(body.len())[..], &[0, 0], &body].concat()
 }
 
+/// A request for a key that the client keeps.
+fn keygen(kind: &str, days: &str, name: &str, email: &str) -> Vec<u8> {
+    new(&["keygen", TOOLS, kind, days, name, email])
+}
+
 /// Sends bytes, and answers all that come until the daemon closes the connection.
 fn exchange(port: u16, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -114,8 +119,12 @@ fn trailer(created: u32) -> Vec<u8> {
 
 /// Whether gpgv finds the signature packet good.
 fn gpgv(daemon: &Daemon, packet: &[u8], content: &[u8]) -> (bool, String) {
+    gpgv_with(daemon, &daemon.export(TOOLS), packet, content)
+}
+
+fn gpgv_with(daemon: &Daemon, key: &str, packet: &[u8], content: &[u8]) -> (bool, String) {
     let path = |name: &str| daemon.dir.path().join(name);
-    fs::write(path("key.asc"), daemon.export(TOOLS)).unwrap();
+    fs::write(path("key.asc"), key).unwrap();
     fs::write(path("content.sig"), packet).unwrap();
     fs::write(path("content"), content).unwrap();
     let output = run(Command::new("gpg")
@@ -387,8 +396,61 @@ fn what_is_wrong_is_answered_with_status_1_and_a_line_that_says_it() {
         (new(&["Sign", &user, &good]), "unknown command: Sign\n"),
         (new(&[""]), "unknown command: \n"),
         (
-            new(&["keygen", &user, "rsa@2048", "1", "a", "b@c"]),
-            "unknown command: keygen\n",
+            new(&["certgen", &user, "rsa@2048", "1", "a", "b@c"]),
+            "unknown command: certgen\n",
+        ),
+        // Keys that clients keep.
+        (new(&["keygen"]), "wrong number of arguments for keygen\n"),
+        (
+            new(&["keygen", TOOLS, "rsa@2048", "1", "a"]),
+            "wrong number of arguments for keygen\n",
+        ),
+        (
+            keygen("rsa@1024", "1", "a", "b@c"),
+            "unknown key type: rsa@1024",
+        ),
+        (
+            keygen("rsa2048", "1", "a", "b@c"),
+            "unknown key type: rsa2048",
+        ),
+        (
+            keygen("dsa@2048", "1", "a", "b@c"),
+            "unknown key type: dsa@2048",
+        ),
+        (keygen("", "1", "a", "b@c"), "unknown key type: "),
+        (keygen("ed25519", "soon", "a", "b@c"), "bad expiry: soon"),
+        (keygen("ed25519", "-1", "a", "b@c"), "bad expiry: -1"),
+        (
+            keygen("ed25519", "60000", "a", "b@c"),
+            "a key is valid for 1 day",
+        ),
+        (
+            keygen("ed25519", "99999999999999999999", "a", "b@c"),
+            "bad expiry",
+        ),
+        (keygen("ed25519", "1", "", "b@c"), "a name has 1 to"),
+        (keygen("ed25519", "1", "a<b>", "b@c"), "a name has 1 to"),
+        (keygen("ed25519", "1", "a\nb", "b@c"), "illegal characters"),
+        (keygen("ed25519", "1", "a", "b"), "bad e-mail"),
+        (keygen("ed25519", "1", "a", "b c@d"), "bad e-mail"),
+        (
+            new(&["keygen", "../x", "ed25519", "1", "a", "b@c"]),
+            "illegal user\n",
+        ),
+        (
+            new(&["keygen", "nobody", "ed25519", "1", "a", "b@c"]),
+            "unknown key: nobody\n",
+        ),
+        (
+            new(&["privsign", &user, "00"]),
+            "wrong number of arguments for privsign\n",
+        ),
+        (new(&["privsign", &user, "00", &good]), "bad private key"),
+        (new(&["privsign", &user, "0", &good]), "bad private key"),
+        (new(&["privsign", &user, "", &good]), "bad private key"),
+        (
+            new(&["privsign", &user, &"01".repeat(30_000), &good]),
+            "bad private key",
         ),
         (new(&[]), "malformed request\n"),
         (vec![0, 1, 0, 0, 0], "malformed request\n"),
@@ -511,6 +573,102 @@ fn a_deleted_key_signs_for_no_client() {
     assert_eq!((status, error), (1, format!("unknown key: {TOOLS}\n")));
 }
 
+#[test]
+fn a_key_that_its_client_keeps_signs_with_it_and_not_without_for_its_user_alone_and_for_this_daemon_alone()
+ {
+    let (daemon, port) = start("ports = \"any\"", "ed25519");
+    for (kind, number) in [
+        ("rsa@2048", 1),
+        ("rsa@3072", 1),
+        ("rsa@4096", 1),
+        ("ed25519", 22),
+        ("nistp256", 19),
+        ("nistp384", 19),
+    ] {
+        let request = keygen(kind, "30", "Project's key", "lent@example.org");
+        let (status, output, error) = understood(&exchange(port, &request));
+        assert_eq!((status, error.as_str()), (0, ""), "{kind}");
+        let made: Vec<String> = values(&output)
+            .into_iter()
+            .map(|value| String::from_utf8(value).unwrap())
+            .collect();
+        let [public, private] = made.as_slice() else {
+            panic!("{kind}: {made:?}");
+        };
+        let shown = run(Command::new("gpg")
+            .args(["--batch", "--show-keys", "--with-colons", "--homedir"])
+            .arg(daemon.dir.path())
+            .arg({
+                let path = daemon.dir.path().join("public.asc");
+                fs::write(&path, public).unwrap();
+                path
+            }));
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let fields: Vec<&str> = shown.lines().next().unwrap().split(':').collect();
+        let seconds = |field: usize| fields[field].parse::<u64>().unwrap();
+        assert_eq!(seconds(6) - seconds(5), 30 * 86400, "{shown}");
+        assert!(
+            shown.contains("Project's key <lent@example.org>"),
+            "{shown}"
+        );
+        // No part of the private key is to be read in what the client keeps, but for what the public key says.
+        assert!(hex::decode(private).is_ok(), "{private}");
+        assert_eq!(daemon.status()["keys"], 1, "the daemon keeps nothing of it");
+
+        let (name, hash, len) = match kind {
+            "nistp384" => ("SHA384", MessageDigest::sha384(), 48),
+            _ => ("SHA256", MessageDigest::sha256(), 32),
+        };
+        let user = format!("{name}:{TOOLS}");
+        let created = now();
+        let probe = format!("{}@00{created:08x}", "04".repeat(len));
+        // The hash of what a version 4 packet without issuer begins with.
+        let head = [
+            &[4, 0, number, if len == 32 { 8 } else { 9 }, 0, 6, 5, 2][..],
+            &created.to_be_bytes(),
+        ]
+        .concat();
+        let v4 = [&head[..], &[4, 255], &(head.len() as u32).to_be_bytes()].concat();
+        let wanted = argument(hash, b"content", &v4, &trailer(created));
+        let request = new(&["privsign", &user, private, &probe, &wanted]);
+        let (status, output, error) = understood(&exchange(port, &request));
+        assert_eq!((status, error.as_str()), (0, ""), "{kind}");
+        let packets = values(&output);
+        assert_eq!((packets[0][3], packets[0][5]), (4, number), "{kind}");
+        let issuer = [&[9, 16][..], &packets[1][10..18]].concat();
+        let body = [&head[..], &[0, 10], &issuer, &packets[1][20..]].concat();
+        let packet = [&[0x89][..], &(body.len() as u16).to_be_bytes(), &body].concat();
+        let (good, said) = gpgv_with(&daemon, public, &packet, b"content");
+        assert!(good, "{kind}: {said}");
+
+        // Another user, a changed byte, another daemon: nothing is signed.
+        let (other, other_port) = start("ports = \"any\"", "ed25519");
+        let mut changed = private.clone().into_bytes();
+        let last = changed.len() - 1;
+        changed[last] = if changed[last] == b'0' { b'1' } else { b'0' };
+        let changed = String::from_utf8(changed).unwrap();
+        let mut other_public = private.clone().into_bytes();
+        // In the certificate's first packet.
+        other_public[40] = if other_public[40] == b'0' { b'1' } else { b'0' };
+        let other_public = String::from_utf8(other_public).unwrap();
+        let strange = format!("{name}:else@example.org");
+        for (port, user, private) in [
+            (port, &strange, private),
+            (port, &user, &changed),
+            (port, &user, &other_public),
+            (other_port, &user, private),
+        ] {
+            let request = new(&["privsign", user, private, &wanted]);
+            let (status, output, error) = understood(&exchange(port, &request));
+            assert_eq!((status, output.len()), (1, 0), "{kind}");
+            assert!(error.contains("bad private key"), "{kind}: {error}");
+        }
+        drop(other);
+        assert!(!daemon.log().contains(&private[..64]), "{kind}");
+    }
+    assert!(daemon.log().contains("made for a client to keep"));
+}
+
 /// Requests that are changed at random, always the same ones, are understood as what they say or refused: never a panic, never a
 /// request that says something else when it is written again.
 #[test]
@@ -525,6 +683,8 @@ fn no_bytes_make_the_reader_of_requests_stumble() {
         new(&["pubkey", TOOLS]),
         new(&["sign", &user, &digest]),
         new(&["sign", &user, &digest, &digest, &digest]),
+        new(&["privsign", &user, "0102", &digest]),
+        keygen("rsa@4096", "365", "name", "mail@example.org"),
     ];
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = |below: usize| {

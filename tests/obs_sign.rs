@@ -634,3 +634,181 @@ fn files_are_changed_with_the_callers_rights_and_stay_whose_they_are() {
     assert_eq!(fs::read(&packages[1]).unwrap(), before);
     drop(File::open(&packages[1]).unwrap());
 }
+
+/// A key that its owner keeps: the file, and the public key.
+fn made(installation: &Installation, kind: &str) -> (PathBuf, String) {
+    let private = installation.dir().join(format!("{kind}.private"));
+    let output = installation.sign([
+        "-u",
+        TOOLS,
+        "-P",
+        private.to_str().unwrap(),
+        "-g",
+        kind,
+        "30",
+        "Mine",
+        "mine@example.org",
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        private.metadata().unwrap().permissions().mode() & 0o7777,
+        0o600
+    );
+    (private, out(&output))
+}
+
+#[test]
+fn a_key_that_its_owner_keeps_signs_packages_and_files_and_can_be_prolonged() {
+    let installation = Installation::new();
+    for kind in ["rsa@2048", "nistp384"] {
+        let (private, public) = made(&installation, kind);
+        let private = private.to_str().unwrap();
+        let output = installation.sign(["-u", TOOLS, "-P", private, "-p"]);
+        assert_eq!(out(&output), public);
+        let output = installation.sign(["-u", TOOLS, "-P", private, "--fingerprint"]);
+        let fingerprint = out(&output).trim().to_owned();
+        assert_eq!(fingerprint.len(), 40, "{output:?}");
+
+        let text = installation.write("text", b"some text\n");
+        let output = installation.sign(["-u", TOOLS, "-P", private, "-D", text.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+        let file = installation.write("public.asc", public.as_bytes());
+        let gpgv = |key: &Path| {
+            let binary = installation.dir().join("public.gpg");
+            let output = run(Command::new("gpg")
+                .args(["--batch", "--yes", "--dearmor", "-o"])
+                .args([&binary, key]));
+            assert!(output.status.success(), "{output:?}");
+            run(Command::new("gpgv").arg("--keyring").args([
+                &binary,
+                &text.with_extension("sig"),
+                &text,
+            ]))
+        };
+        assert!(gpgv(&file).status.success(), "{:?}", gpgv(&file));
+
+        if kind == "rsa@2048" {
+            let package = quick_package(installation.dir(), "mine", 2000, rpm::RpmFormat::V4);
+            let output =
+                installation.sign(["-u", TOOLS, "-P", private, "-r", package.to_str().unwrap()]);
+            assert!(output.status.success(), "{output:?}");
+            let rpmdb = Rpmdb::new(&public);
+            assert!(rpmdb.is_signed(&package), "{}", rpmdb.check(&package).1);
+            assert!(!installation.rpmdb().is_signed(&package));
+        }
+
+        let output = installation.sign([
+            "-u",
+            TOOLS,
+            "-P",
+            private,
+            "-x",
+            "400",
+            file.to_str().unwrap(),
+        ]);
+        assert!(output.status.success(), "{output:?}");
+        let prolonged = installation.write("prolonged.asc", &output.stdout);
+        assert!(gpgv(&prolonged).status.success(), "{:?}", gpgv(&prolonged));
+        let shown = run(Command::new("gpg")
+            .args(["--batch", "--show-keys", "--with-colons", "--homedir"])
+            .args([installation.dir(), &prolonged]));
+        let shown = out(&shown);
+        let fields: Vec<&str> = shown.lines().next().unwrap().split(':').collect();
+        let days = (fields[6].parse::<u64>().unwrap() - fields[5].parse::<u64>().unwrap()) / 86400;
+        assert_eq!((days, shown.contains(&fingerprint)), (400, true), "{shown}");
+    }
+}
+
+#[test]
+fn the_daemons_own_keys_are_prolonged_and_their_certificates_shown() {
+    let installation = Installation::new();
+    let file = installation.write("key.asc", installation.daemon.export(TOOLS).as_bytes());
+    let file = file.to_str().unwrap();
+    let output = installation.sign(["-u", TOOLS, "-C", file]);
+    assert!(output.status.success(), "{output:?}");
+    let certificate = Certificate::from_pem(&output.stdout).unwrap();
+    let other = installation.daemon.signdrop(["key", "certificate", TOOLS]);
+    assert_eq!(
+        certificate.as_der(),
+        Certificate::from_pem(&other.stdout).unwrap().as_der()
+    );
+    // The key that never ends cannot be given an end.
+    let output = installation.sign(["-u", TOOLS, "-x", "10", file]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("only a later end"), "{output:?}");
+    let ending = "bob#ending@copr.example.org";
+    let output = installation
+        .daemon
+        .signdrop(["key", "generate", ending, "--expires", "5d"]);
+    assert!(output.status.success(), "{output:?}");
+    let file = installation.write("ending.asc", installation.daemon.export(ending).as_bytes());
+    let output = installation.sign(["-u", ending, "-x", "10", file.to_str().unwrap()]);
+    assert_eq!(
+        out(&output),
+        installation.daemon.export(ending),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn keys_that_their_owners_keep_are_refused_where_they_do_not_fit() {
+    let installation = Installation::new();
+    let (private, public) = made(&installation, "ed25519");
+    let private = private.to_str().unwrap();
+    let before = fs::read(private).unwrap();
+    let text = installation.write("text", b"text");
+    let text = text.to_str().unwrap();
+    let broken = installation.write("broken", b"0123");
+    let broken = broken.to_str().unwrap();
+    let mine = installation.write("mine.asc", public.as_bytes());
+    let mine = mine.to_str().unwrap();
+    let module = installation.write("module.ko", &small_module());
+    let module = module.to_str().unwrap();
+    let new = installation.dir().join("new");
+    let new = new.to_str().unwrap();
+    let missing = "/nonexistent/key";
+    for (words, wanted) in [
+        // There already: a private key is never written over.
+        (
+            &["-P", private, "-g", "ed25519", "0", "a", "b@c"][..],
+            "exists",
+        ),
+        (&["-g", "ed25519", "0", "a", "b@c"], "-P FILE"),
+        (&["-P", missing, "-g", "ed25519", "0", "a", "b@c"], missing),
+        (
+            &["-P", new, "-g", "ed25519", "0", "a"],
+            "TYPE DAYS NAME EMAIL",
+        ),
+        (&["-P", new, "-g", "rsa@1024", "0", "a", "b@c"], "rsa@1024"),
+        (&["-P", new, "-g", "ed25519", "soon", "a", "b@c"], "soon"),
+        (&["-P", new, "-g", "ed25519", "0", "<", "b@c"], "name"),
+        (&["-P", new, "-g", "ed25519", "0", "a", "b"], "e-mail"),
+        (&["-P", missing, "-d", text], missing),
+        (&["-P", broken, "-d", text], "private key"),
+        (
+            &["-u", "else@example.org", "-P", private, "-d", text],
+            "not made for",
+        ),
+        (&["-P", private, "--kosign", module], "certificate"),
+        (&["-P", private, "-C", mine], "leave -P out"),
+        (&["-C"], "public key"),
+        (&["-C", mine], "another key"),
+        (&["-x", "10", mine], "another key"),
+        (&["-P", private, "-x", "soon", mine], "soon"),
+        (&["-P", private, "-x", "10"], "DAYS"),
+        (&["-P", private, "-x", "10", text], "text"),
+        (&["-P", private, "-x", "60000", mine], "136 years"),
+    ] {
+        let user = if words.contains(&"-u") {
+            &[][..]
+        } else {
+            &["-u", TOOLS]
+        };
+        let output = installation.sign(user.iter().chain(words));
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+        assert!(err(&output).contains(wanted), "{words:?}: {output:?}");
+        assert_eq!(out(&output), "", "{words:?}");
+    }
+    assert_eq!(fs::read(private).unwrap(), before);
+    assert!(!Path::new(new).exists());
+}

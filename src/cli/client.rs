@@ -25,14 +25,19 @@ use tokio::{
 
 use crate::{
     config::Validity,
+    daemon::EntrustedKeyPair,
     digest::Digest,
-    http::{ExtendRequest, KeyInfo, KeyPage, KeyRequest, Problem, SignAnswer, SignRequest},
+    http::{
+        EntrustedKeyRequest, EntrustedSignRequest, ExtendRequest, KeyInfo, KeyPage, KeyRequest,
+        Problem, SignAnswer, SignRequest,
+    },
     identity::Identity,
     key::{
         RawSignature,
         openpgp::{Certificate, PublicKey},
         x509,
     },
+    keystore::EntrustedKey,
     signer::{self, DigestSigner, Purpose},
 };
 
@@ -277,6 +282,14 @@ impl Client {
         self.post(&format!("{}/extend", key_path(identity)), &request)
     }
 
+    /// Has a key made that the caller keeps.
+    pub(super) fn make_entrusted(
+        &self,
+        request: &EntrustedKeyRequest,
+    ) -> Result<EntrustedKeyPair, Error> {
+        self.post("/v1/entrusted-keys", request)
+    }
+
     pub(super) fn delete(&self, identity: &Identity) -> Result<KeyInfo, Error> {
         let body = self.call(Method::DELETE, &key_path(identity), Vec::new())?;
         self.understood(&body)
@@ -307,11 +320,13 @@ fn key_path(identity: &Identity) -> String {
     format!("/v1/keys/{}", encode(identity.as_str()))
 }
 
-/// Signs with a key that the daemon holds.
+/// Signs with a key that the daemon holds, or makes out of what the caller keeps.
 #[derive(Debug)]
 pub(super) struct RemoteSigner {
     client: Arc<Client>,
     identity: Identity,
+    /// What the caller keeps, in hexadecimal, where it is not the daemon.
+    entrusted: Option<String>,
     public: PublicKey,
     /// Asked for on first need, and once.
     certificate: OnceLock<x509::Certificate>,
@@ -323,7 +338,23 @@ impl RemoteSigner {
         Ok(Self {
             client: client.clone(),
             identity: identity.clone(),
+            entrusted: None,
             public: client.public_key(identity)?,
+            certificate: OnceLock::new(),
+        })
+    }
+
+    /// Signs with a key that the caller keeps, made for `user`.
+    pub(super) fn entrusted(
+        client: &Arc<Client>,
+        user: &Identity,
+        key: &EntrustedKey,
+    ) -> Result<Self, super::Error> {
+        Ok(Self {
+            client: client.clone(),
+            identity: user.clone(),
+            entrusted: Some(key.to_hex()?),
+            public: key.certificate()?.public_key(),
             certificate: OnceLock::new(),
         })
     }
@@ -335,6 +366,9 @@ impl DigestSigner for RemoteSigner {
     }
 
     fn certificate(&self) -> Result<&x509::Certificate, signer::Error> {
+        if self.entrusted.is_some() {
+            return Err(signer::Error::NoCertificate);
+        }
         if let Some(certificate) = self.certificate.get() {
             return Ok(certificate);
         }
@@ -351,17 +385,30 @@ impl DigestSigner for RemoteSigner {
         digest: Digest,
         hash: &[u8],
     ) -> Result<RawSignature, signer::Error> {
-        let request = SignRequest {
-            digest,
-            hash: hex::encode(hash),
-            purpose,
+        let hash = hex::encode(hash);
+        let answer: Result<SignAnswer, Error> = match &self.entrusted {
+            None => {
+                let path = format!("{}/sign", key_path(&self.identity));
+                let request = SignRequest {
+                    digest,
+                    hash,
+                    purpose,
+                };
+                self.client.post(&path, &request)
+            }
+            Some(_) if purpose == Purpose::Cms => return Err(signer::Error::NoCertificate),
+            Some(key) => {
+                let request = EntrustedSignRequest {
+                    user: self.identity.clone(),
+                    private_key: key.clone(),
+                    digest,
+                    hash,
+                };
+                self.client.post("/v1/entrusted-keys/sign", &request)
+            }
         };
-        let path = format!("{}/sign", key_path(&self.identity));
-        let answer: SignAnswer = self
-            .client
-            .post(&path, &request)
-            .map_err(|error| signer::Error::Remote(crate::arrival::reason(&error)))?;
         answer
+            .map_err(|error| signer::Error::Remote(crate::arrival::reason(&error)))?
             .into_raw()
             .ok_or_else(|| signer::Error::Remote("the answer is no signature".into()))
     }

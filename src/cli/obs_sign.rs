@@ -5,6 +5,7 @@
 mod arguments;
 mod checksums;
 mod conf;
+mod entrusted;
 
 use std::{
     ffi::OsStr,
@@ -19,6 +20,7 @@ use std::{
 
 use arguments::{Arguments, Mode, Time, USAGE, Verbosity};
 use conf::Conf;
+use entrusted::armour;
 use openssl::hash::{Hasher as RawHasher, MessageDigest};
 
 use super::{
@@ -127,10 +129,18 @@ impl Call {
                 Ok(())
             }
             Some(Mode::PublicKey) => {
-                let identity = self.identity()?;
-                let armour = self.client.export(&identity);
-                print(armour.map_err(|error| self.refused(&error))?.as_bytes())
+                let armour = match self.entrusted()? {
+                    Some(key) => armour(&key.certificate().map_err(|error| reason(&error))?)?,
+                    None => self
+                        .client
+                        .export(&self.identity()?)
+                        .map_err(|error| self.refused(&error))?,
+                };
+                print(armour.as_bytes())
             }
+            Some(Mode::MakeKey) => self.make_key(),
+            Some(Mode::Extend) => self.extend(),
+            Some(Mode::Certificate) => self.certificate(),
             Some(Mode::KeyId) => {
                 let fingerprint = self.signer()?.public().fingerprint().to_string();
                 let end = fingerprint.len().saturating_sub(8);
@@ -181,7 +191,11 @@ impl Call {
 
     fn signer(&self) -> Result<RemoteSigner, Failure> {
         let identity = self.identity()?;
-        RemoteSigner::new(&self.client, &identity).map_err(|error| self.refused(&error))
+        let signer = match self.entrusted()? {
+            Some(key) => RemoteSigner::entrusted(&self.client, &identity, &key),
+            None => RemoteSigner::new(&self.client, &identity),
+        };
+        signer.map_err(|error| self.refused(&error))
     }
 
     /// The user as the name of a key. What cannot name one is told from what only does not.
@@ -256,9 +270,14 @@ impl Work<'_> {
                 name.push(end);
                 write_beside(path, Path::new(&name), &signature)
             }
-            Mode::PublicKey | Mode::KeyId | Mode::Fingerprint | Mode::Ping | Mode::Help => {
-                Err("this mode takes no file".into())
-            }
+            Mode::PublicKey
+            | Mode::KeyId
+            | Mode::Fingerprint
+            | Mode::MakeKey
+            | Mode::Extend
+            | Mode::Certificate
+            | Mode::Ping
+            | Mode::Help => Err("this mode takes no file".into()),
         }
     }
 
@@ -290,7 +309,14 @@ impl Work<'_> {
                 io::copy(&mut signed, &mut io::stdout().lock()).map_err(failed)?;
                 return Ok(());
             }
-            Mode::PublicKey | Mode::KeyId | Mode::Fingerprint | Mode::Ping | Mode::Help => {
+            Mode::PublicKey
+            | Mode::KeyId
+            | Mode::Fingerprint
+            | Mode::MakeKey
+            | Mode::Extend
+            | Mode::Certificate
+            | Mode::Ping
+            | Mode::Help => {
                 return Err("this mode takes no file".into());
             }
         };
@@ -431,7 +457,14 @@ impl Work<'_> {
             Mode::Clear => "signing the text",
             Mode::Openssl => "signing as openssl does",
             Mode::Unsign => "removing the signatures of",
-            Mode::PublicKey | Mode::KeyId | Mode::Fingerprint | Mode::Ping | Mode::Help => return,
+            Mode::PublicKey
+            | Mode::KeyId
+            | Mode::Fingerprint
+            | Mode::MakeKey
+            | Mode::Extend
+            | Mode::Certificate
+            | Mode::Ping
+            | Mode::Help => return,
         };
         if self.call.arguments.verbosity == Verbosity::Verbose {
             let user = self.call.user.as_deref().unwrap_or_default();

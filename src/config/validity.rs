@@ -25,6 +25,17 @@ impl Validity {
         }
     }
 
+    /// How long a key is valid from its making on that is to be valid for this time from `now` on, all in Unix seconds. Nothing where
+    /// OpenPGP cannot say it, which has 32 bits for the seconds (RFC 9580, section 5.2.3.13).
+    pub fn since(self, created: u64, now: u64) -> Option<Option<Duration>> {
+        let Self::For(time) = self else {
+            return Some(None);
+        };
+        let seconds = now.checked_add(time.as_secs())?.checked_sub(created)?;
+        u32::try_from(seconds).ok()?;
+        Some(Some(Duration::from_secs(seconds)))
+    }
+
     /// A number of days, where 0 stands for ever, as copr-keygen has it.
     ///
     /// # Errors

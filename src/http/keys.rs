@@ -375,16 +375,7 @@ pub(super) fn sign(
     identity: &Identity,
     request: &SignRequest,
 ) -> Result<Answer, Problem> {
-    let hash = hex::decode(&request.hash)
-        .ok()
-        .filter(|hash| hash.len() == request.digest.len_bytes())
-        .ok_or_else(|| {
-            Problem::bad_request(format!(
-                "hash is the {} bytes of a {} hash in hexadecimal",
-                request.digest.len_bytes(),
-                request.digest
-            ))
-        })?;
+    let hash = hash_of(request.digest, &request.hash)?;
     let key = find_unlocked(daemon, identity)?;
     if key.entry().has_expired() {
         return Err(Problem::new(
@@ -418,6 +409,19 @@ pub(super) fn sign(
         "digest signed"
     );
     Ok(json(StatusCode::OK, &SignAnswer::from(signature)))
+}
+
+/// Reads a finished hash.
+pub(super) fn hash_of(digest: Digest, text: &str) -> Result<Vec<u8>, Problem> {
+    hex::decode(text)
+        .ok()
+        .filter(|hash| hash.len() == digest.len_bytes())
+        .ok_or_else(|| {
+            Problem::bad_request(format!(
+                "hash is the {} bytes of a {digest} hash in hexadecimal",
+                digest.len_bytes(),
+            ))
+        })
 }
 
 fn find(daemon: &Daemon, identity: &Identity) -> Result<KeyEntry, Problem> {

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use super::{
     OPENAPI,
     answer::{Answer, Problem, bytes, json, not_allowed, text},
+    entrusted::{self, EntrustedSignRequest},
     gen_key,
     keys::{self, Encoding, ExtendRequest, Missing, SignRequest},
     wait,
@@ -41,6 +42,16 @@ pub(super) enum Door {
     Tcp,
 }
 
+impl Door {
+    /// The user at the other end, where the kernel names one.
+    fn user(self) -> Option<u32> {
+        match self {
+            Self::Unix(user) => user,
+            Self::Tcp => None,
+        }
+    }
+}
+
 /// What a path is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -56,6 +67,8 @@ enum Route {
     PublicKey,
     Certificate(Encoding),
     Sign,
+    EntrustedKeys,
+    EntrustedSign,
     Wait,
     Status,
 }
@@ -72,7 +85,12 @@ impl Route {
             | Self::PublicKey
             | Self::Certificate(_)
             | Self::Status => "GET",
-            Self::GenKey | Self::Extend | Self::Sign | Self::Wait => "POST",
+            Self::GenKey
+            | Self::Extend
+            | Self::Sign
+            | Self::EntrustedKeys
+            | Self::EntrustedSign
+            | Self::Wait => "POST",
             Self::Keys => "GET, POST",
             Self::Key => "GET, DELETE",
         }
@@ -93,6 +111,8 @@ impl Route {
             | Self::PublicKey
             | Self::Certificate(_)
             | Self::Sign
+            | Self::EntrustedKeys
+            | Self::EntrustedSign
             | Self::Wait
             | Self::Status => Problem::into_answer,
         }
@@ -109,7 +129,14 @@ impl Route {
             | Self::GenKey
             | Self::PublicKey
             | Self::Certificate(_) => true,
-            Self::Keys | Self::Key | Self::Extend | Self::Sign | Self::Wait | Self::Status => false,
+            Self::Keys
+            | Self::Key
+            | Self::Extend
+            | Self::Sign
+            | Self::EntrustedKeys
+            | Self::EntrustedSign
+            | Self::Wait
+            | Self::Status => false,
         }
     }
 }
@@ -136,6 +163,8 @@ fn router() -> Router<Route> {
             Route::Certificate(Encoding::Der),
         ),
         ("/v1/keys/{email}/sign", Route::Sign),
+        ("/v1/entrusted-keys", Route::EntrustedKeys),
+        ("/v1/entrusted-keys/sign", Route::EntrustedSign),
         ("/v1/wait", Route::Wait),
         ("/v1/status", Route::Status),
     ] {
@@ -244,13 +273,21 @@ async fn dispatch(
             blocking(move || keys::certificate(&daemon, &email, encoding, missing)).await
         }
         (Route::Sign, Some(email)) => {
-            let user = match door {
-                Door::Unix(user) => user,
-                Door::Tcp => None,
-            };
+            let user = door.user();
             keys::check_signer(&daemon, user, &email)?;
             let request: SignRequest = keys::parse(&read_body(door, request).await?)?;
             blocking(move || keys::sign(&daemon, user, &email, &request)).await
+        }
+        (Route::EntrustedKeys, _) => {
+            let request = keys::parse(&read_body(door, request).await?)?;
+            let _permit = GENERATING.acquire().await.ok();
+            blocking(move || entrusted::create(&daemon, request)).await
+        }
+        (Route::EntrustedSign, _) => {
+            let user = door.user();
+            let request: EntrustedSignRequest = keys::parse(&read_body(door, request).await?)?;
+            keys::check_signer(&daemon, user, &request.user)?;
+            blocking(move || entrusted::sign(&daemon, user, &request)).await
         }
         (Route::Wait, _) => {
             let accept = header(&request, hyper::header::ACCEPT);

@@ -480,7 +480,8 @@ struct Adapter<'a> {
     sign: &'a SignHash<'a>,
 }
 
-type SignHash<'a> = dyn Fn(Digest, &[u8]) -> Result<RawSignature, signer::Error> + 'a;
+/// Signs a finished hash with a key that it does not show.
+pub type SignHash<'a> = dyn Fn(Digest, &[u8]) -> Result<RawSignature, signer::Error> + 'a;
 
 impl SequoiaSigner for Adapter<'_> {
     fn public(&self) -> &sequoia::packet::Key<PublicParts, UnspecifiedRole> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Error, KeyEntry, Keystore, Record, decode, encode, unix_seconds};
-use crate::{config::Validity, identity::Identity, store};
+use crate::{config::Validity, identity::Identity, signer, store};
 
 /// How long to wait at the most until it is another second than that of the newest self-signature.
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,9 +33,10 @@ impl Keystore {
         };
         let certificate = entry.certificate()?;
         let now = later_than(certificate.newest_self_signature());
-        let expires = validity
-            .lifetime()
-            .map(|time| unix_seconds(now) + time.as_secs());
+        let lifetime = validity
+            .since(entry.created, unix_seconds(now))
+            .ok_or_else(|| Error::TooLate(identity.to_string()))?;
+        let expires = lifetime.map(|time| entry.created + time.as_secs());
         let is_later = match (entry.expires, expires) {
             (Some(old), Some(new)) => new > old,
             (Some(_), None) => true,
@@ -44,13 +45,9 @@ impl Keystore {
         if !is_later {
             return Err(Error::Earlier(identity.to_string()));
         }
-        let lifetime = expires.map(|at| at.saturating_sub(entry.created));
-        // OpenPGP counts it from the key's making, in 32 bits (RFC 9580, section 5.2.3.13).
-        if lifetime.is_some_and(|seconds| u32::try_from(seconds).is_err()) {
-            return Err(Error::TooLate(identity.to_string()));
-        }
-        let lifetime = lifetime.map(Duration::from_secs);
-        let extended = certificate.extended(&self.unlock(&entry)?, now, lifetime)?;
+        let secret = self.unlock(&entry)?;
+        let sign = |digest, hash: &[u8]| secret.sign(digest, hash).map_err(signer::Error::from);
+        let extended = certificate.extended(&sign, now, lifetime)?;
         let entry = KeyEntry {
             expires,
             certificate: extended.to_bytes()?,
@@ -82,7 +79,7 @@ impl Keystore {
 }
 
 /// Now, or the next second where the last one is that of `other`: of two self-signatures of one second, neither is the newer.
-fn later_than(other: Option<SystemTime>) -> SystemTime {
+pub fn later_than(other: Option<SystemTime>) -> SystemTime {
     let now = SystemTime::now();
     let earliest = other.map_or(UNIX_EPOCH, |other| other + SECOND);
     let pause = earliest.duration_since(now).unwrap_or_default();

@@ -29,8 +29,10 @@ const MASTER_KEY_LEN: usize = 32;
 const SLOT_LEN: usize = 32;
 /// Bytes of a nonce of AES-GCM.
 const NONCE_LEN: usize = 12;
-/// What a slot's derived keys are for.
+/// What the keys are for that are derived from slots.
 const PURPOSE: &[u8] = b"signdrop key material 1";
+/// What the keys are for that encrypt what somebody else keeps.
+const ENTRUSTED: &[u8] = b"signdrop entrusted key material 1";
 /// Encrypted into the store by the first start, to tell a wrong master key from a damaged record.
 const CHECK: &[u8] = b"the master key is right";
 
@@ -116,11 +118,10 @@ impl MasterKey {
         Zeroizing::new(STANDARD.encode(self.0))
     }
 
-    fn derive(&self, slot: &[u8; SLOT_LEN]) -> Result<LessSafeKey, Error> {
-        let prk = Salt::new(HKDF_SHA256, slot).extract(&self.0);
-        let okm = prk
-            .expand(&[PURPOSE], &AES_256_GCM)
-            .map_err(|_| Error::Seal)?;
+    fn derive(&self, purpose: &[u8], salt: &[u8; SLOT_LEN]) -> Result<LessSafeKey, Error> {
+        let prk = Salt::new(HKDF_SHA256, salt).extract(&self.0);
+        let info = [purpose];
+        let okm = prk.expand(&info, &AES_256_GCM).map_err(|_| Error::Seal)?;
         Ok(LessSafeKey::new(UnboundKey::from(okm)))
     }
 }
@@ -129,6 +130,14 @@ impl MasterKey {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Sealed {
     slot: u64,
+    nonce: [u8; NONCE_LEN],
+    ciphertext: Vec<u8>,
+}
+
+/// An encrypted secret that somebody else keeps, so that no slot can make it unreadable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entrusted {
+    salt: [u8; SLOT_LEN],
     nonce: [u8; NONCE_LEN],
     ciphertext: Vec<u8>,
 }
@@ -212,21 +221,8 @@ impl Vault {
         associated: &[u8],
         secret: &[u8],
     ) -> Result<Sealed, Error> {
-        let key = self.master.derive(&self.read(slot)?)?;
-        let nonce: [u8; NONCE_LEN] = random().ok_or(Error::Seal)?;
-        // With room for the tag, so that the secret is encrypted where it is and no copy of it stays behind.
-        let mut ciphertext = Vec::with_capacity(secret.len() + AES_256_GCM.tag_len());
-        ciphertext.extend_from_slice(secret);
-        // Where encryption fails half way, the buffer may still hold the secret.
-        let result = key.seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(associated),
-            &mut ciphertext,
-        );
-        if result.is_err() {
-            ciphertext.zeroize();
-            return Err(Error::Seal);
-        }
+        let key = self.master.derive(PURPOSE, &self.read(slot)?)?;
+        let (nonce, ciphertext) = encrypt(&key, associated, secret)?;
         Ok(Sealed {
             slot,
             nonce,
@@ -239,18 +235,28 @@ impl Vault {
         sealed: &Sealed,
         associated: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let key = self.master.derive(&self.read(sealed.slot)?)?;
-        let mut buffer = Zeroizing::new(sealed.ciphertext.clone());
-        let len = key
-            .open_in_place(
-                Nonce::assume_unique_for_key(sealed.nonce),
-                Aad::from(associated),
-                &mut buffer,
-            )
-            .map_err(|_| Error::Sealed)?
-            .len();
-        buffer.truncate(len);
-        Ok(buffer)
+        let key = self.master.derive(PURPOSE, &self.read(sealed.slot)?)?;
+        decrypt(&key, associated, sealed.nonce, &sealed.ciphertext)
+    }
+
+    pub(super) fn entrust(&self, associated: &[u8], secret: &[u8]) -> Result<Entrusted, Error> {
+        let salt = random().ok_or(Error::Seal)?;
+        let (nonce, ciphertext) =
+            encrypt(&self.master.derive(ENTRUSTED, &salt)?, associated, secret)?;
+        Ok(Entrusted {
+            salt,
+            nonce,
+            ciphertext,
+        })
+    }
+
+    pub(super) fn open_entrusted(
+        &self,
+        entrusted: &Entrusted,
+        associated: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let key = self.master.derive(ENTRUSTED, &entrusted.salt)?;
+        decrypt(&key, associated, entrusted.nonce, &entrusted.ciphertext)
     }
 
     /// Whether the secret's slot has been overwritten: the one sign that a key is deleted.
@@ -284,4 +290,45 @@ impl Vault {
             source,
         }
     }
+}
+
+fn encrypt(
+    key: &LessSafeKey,
+    associated: &[u8],
+    secret: &[u8],
+) -> Result<([u8; NONCE_LEN], Vec<u8>), Error> {
+    let nonce: [u8; NONCE_LEN] = random().ok_or(Error::Seal)?;
+    // With room for the tag, so that the secret is encrypted where it is and no copy of it stays behind.
+    let mut ciphertext = Vec::with_capacity(secret.len() + AES_256_GCM.tag_len());
+    ciphertext.extend_from_slice(secret);
+    // Where encryption fails half way, the buffer may still hold the secret.
+    let result = key.seal_in_place_append_tag(
+        Nonce::assume_unique_for_key(nonce),
+        Aad::from(associated),
+        &mut ciphertext,
+    );
+    if result.is_err() {
+        ciphertext.zeroize();
+        return Err(Error::Seal);
+    }
+    Ok((nonce, ciphertext))
+}
+
+fn decrypt(
+    key: &LessSafeKey,
+    associated: &[u8],
+    nonce: [u8; NONCE_LEN],
+    ciphertext: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut buffer = Zeroizing::new(ciphertext.to_vec());
+    let len = key
+        .open_in_place(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(associated),
+            &mut buffer,
+        )
+        .map_err(|_| Error::Sealed)?
+        .len();
+    buffer.truncate(len);
+    Ok(buffer)
 }

@@ -5,7 +5,11 @@
 //!
 //! Source: signd(8) and sign(8) of obs-sign, and what its clients send.
 
-use crate::digest::Digest;
+use crate::{
+    digest::Digest,
+    key::Algorithm,
+    keystore::{EntrustedKey, NotEntrusted},
+};
 
 /// Bytes that a request begins with.
 pub const HEAD_LEN: usize = 4;
@@ -30,6 +34,17 @@ pub enum Error {
     /// More or fewer arguments than the command has.
     #[error("wrong number of arguments for {0}")]
     Arguments(&'static str),
+    /// A kind of key that is not known.
+    #[error(
+        "unknown key type: {0}; known are rsa@2048 rsa@3072 rsa@4096 ed25519 nistp256 nistp384"
+    )]
+    KeyType(String),
+    /// Something that is no number of days.
+    #[error("bad expiry: {0} is no number of days; 0 is never")]
+    Expiry(String),
+    /// A private key that this daemon has not made.
+    #[error("bad private key: {0}")]
+    PrivateKey(#[from] NotEntrusted),
     /// A digest algorithm that is not known.
     #[error("unknown hash algorithm: {0}")]
     Hash(String),
@@ -77,6 +92,21 @@ pub enum Command {
         digest: Digest,
         /// The hashes, one signature for each.
         hashes: Vec<Hash>,
+        /// The private key that the client lends; the user's own where there is none.
+        key: Option<Box<EntrustedKey>>,
+    },
+    /// A new key, which the client keeps.
+    MakeKey {
+        /// Who may use it.
+        user: String,
+        /// Algorithm and size.
+        algorithm: Algorithm,
+        /// For how many days it is valid; 0 is for ever.
+        days: u64,
+        /// The name in its user id.
+        name: String,
+        /// The e-mail in its user id.
+        email: String,
     },
 }
 
@@ -140,6 +170,7 @@ fn old_form(user: &str, argument: &str) -> Result<Command, Error> {
         user,
         digest,
         hashes: vec![hash(digest, argument)?],
+        key: None,
     })
 }
 
@@ -157,20 +188,60 @@ fn new_form(body: &[u8]) -> Result<Command, Error> {
             Ok(Command::PublicKey { user })
         }
         ("pubkey", _) => Err(Error::Arguments("pubkey")),
-        ("sign", [user, hashes @ ..]) if (1..=MOST_DIGESTS).contains(&hashes.len()) => {
-            let (digest, user) = with_digest(user)?;
-            Ok(Command::Sign {
+        ("sign", [user, hashes @ ..]) if is_number(hashes) => sign(user, None, hashes),
+        ("sign", _) => Err(Error::Arguments("sign")),
+        ("privsign", [user, key, hashes @ ..]) if is_number(hashes) => {
+            sign(user, Some(key.parse()?), hashes)
+        }
+        ("privsign", _) => Err(Error::Arguments("privsign")),
+        ("keygen", [user, kind, days, name, email]) => {
+            let (_, user) = with_digest(user)?;
+            Ok(Command::MakeKey {
                 user: checked_user(user)?,
-                digest,
-                hashes: hashes
-                    .iter()
-                    .map(|text| hash(digest, text))
-                    .collect::<Result<_, _>>()?,
+                algorithm: key_type(kind)?,
+                days: days
+                    .parse()
+                    .map_err(|_| Error::Expiry((*days).to_owned()))?,
+                name: (*name).to_owned(),
+                email: (*email).to_owned(),
             })
         }
-        ("sign", _) => Err(Error::Arguments("sign")),
+        ("keygen", _) => Err(Error::Arguments("keygen")),
         (command, _) => Err(Error::Command(command.to_owned())),
     }
+}
+
+fn is_number(hashes: &[&str]) -> bool {
+    (1..=MOST_DIGESTS).contains(&hashes.len())
+}
+
+fn sign(user: &str, key: Option<EntrustedKey>, hashes: &[&str]) -> Result<Command, Error> {
+    let (digest, user) = with_digest(user)?;
+    Ok(Command::Sign {
+        user: checked_user(user)?,
+        digest,
+        hashes: hashes
+            .iter()
+            .map(|text| hash(digest, text))
+            .collect::<Result<_, _>>()?,
+        key: key.map(Box::new),
+    })
+}
+
+/// The algorithm that a client names, an RSA key's size behind an `@`.
+///
+/// # Errors
+/// [`Error::KeyType`], which stays.
+pub fn key_type(text: &str) -> Result<Algorithm, Error> {
+    let is_known = |algorithm: &Algorithm| match text.split_once('@') {
+        Some(("rsa", size)) => algorithm.name().strip_prefix("rsa") == Some(size),
+        Some(_) => false,
+        None => !algorithm.is_rsa() && algorithm.name() == text,
+    };
+    Algorithm::ALL
+        .into_iter()
+        .find(is_known)
+        .ok_or_else(|| Error::KeyType(text.to_owned()))
 }
 
 /// The arguments of the newer form: their number, their lengths, and they themselves, which have to fill the body.

@@ -19,15 +19,21 @@ Signs files with the keys of a signdrop daemon, with the command line of obs-sig
   sign [-u USER] -p                             prints the public key
   sign [-u USER] -k                             prints the end of the key's id
   sign [-u USER] --fingerprint                  prints the key's fingerprint
+  sign [-u USER] -P KEYFILE -g TYPE DAYS NAME EMAIL
+                                                makes a key that you keep, in KEYFILE, and prints the public key
+  sign [-u USER] [-P KEYFILE] -x DAYS PUBKEY    prolongs a key from now on, and prints its new public key
+  sign [-u USER] -C PUBKEY                      prints the certificate for the key's kernel modules
   sign -t                                       tells by its exit status whether the daemon answers
 
   -u USER   the e-mail that names the key, or the line \"user: USER\" of /etc/sign.conf
   -h HASH   sha1 sha256 sha384 sha512, or the line \"hash: HASH\" of /etc/sign.conf; sha256 where nothing is said
+  -P FILE   signs with the private key in FILE, which -g has made for the same USER; the daemon alone can decrypt it
   -4        version 4 signatures, which are the only ones that are made
   -T TIME   the signatures' time: seconds since 1970, mtime, or with -r buildtime; no earlier than the key
   -S FILE   with -r: appends the packages' checksums to FILE, - for the output
   -v        says what is done
 
+TYPE is rsa@2048, rsa@3072, rsa@4096, ed25519, nistp256 or nistp384; 0 DAYS are for ever.
 Without a mode, files that end in .rpm or .spm are packages, those that end in .ko, .ko.gz, .ko.xz or .ko.zst kernel modules, all others text.
 Without a file, the standard input is signed to the standard output.
 The daemon is found at $SIGNDROP_API or unix:/run/signdrop/api.sock. Exit status: 0 all well, 1 something failed.
@@ -46,6 +52,9 @@ pub(super) enum Mode {
     PublicKey,
     KeyId,
     Fingerprint,
+    MakeKey,
+    Extend,
+    Certificate,
     Ping,
     Help,
 }
@@ -81,6 +90,8 @@ pub(super) struct Arguments {
     pub(super) time: Time,
     pub(super) checksums: Option<PathBuf>,
     pub(super) certificate: Option<PathBuf>,
+    /// Where the private key is that the caller keeps.
+    pub(super) private_key: Option<PathBuf>,
     pub(super) verbosity: Verbosity,
     /// The standard input where there is none.
     pub(super) files: Vec<PathBuf>,
@@ -113,6 +124,7 @@ impl Arguments {
                 "-T" => arguments.time = time(&text(value()?)?)?,
                 "-S" => arguments.checksums = Some(value()?.into()),
                 "--cert" => arguments.certificate = Some(value()?.into()),
+                "-P" => arguments.private_key = Some(value()?.into()),
                 "-v" => arguments.verbosity = Verbosity::Verbose,
                 "-4" => {}
                 _ => arguments.mode = Some(mode(option)?),
@@ -135,21 +147,13 @@ fn mode(option: &str) -> Result<Mode, String> {
         "-p" => Mode::PublicKey,
         "-k" => Mode::KeyId,
         "--fingerprint" => Mode::Fingerprint,
+        "-g" => Mode::MakeKey,
+        "-x" => Mode::Extend,
+        "-C" => Mode::Certificate,
         "-t" => Mode::Ping,
         "--help" => Mode::Help,
         "-3" => {
             return Err("version 3 signatures are not made any more: leave -3 out, every rpm reads version 4".into());
-        }
-        "-g" | "-x" | "-P" => {
-            return Err(format!(
-                "{option} is not supported, since all private keys stay with the daemon: see `signdrop key --help`"
-            ));
-        }
-        "-C" => {
-            return Err(
-                "-C is not supported: `signdrop key certificate` prints the certificate of a key"
-                    .into(),
-            );
         }
         _ => return Err(format!("unknown option {option}; `sign --help` lists them")),
     })
@@ -238,10 +242,7 @@ mod tests {
             &["-S"],
             &["--cert"],
             &["-3", "a"],
-            &["-g", "rsa@2048", "1", "a", "b"],
-            &["-x", "1", "a"],
-            &["-P", "a", "-r", "b"],
-            &["-C", "a"],
+            &["-P"],
             &["-a", "a"],
             &["-rv"],
             &["-"],

@@ -8,11 +8,11 @@ use sequoia_openpgp::{
     types::SignatureType,
 };
 
-use super::{Adapter, Certificate, Error, from_sequoia, with_lifetime};
-use crate::{digest::Digest, key::SecretKey, signer};
+use super::{Adapter, Certificate, Error, SignHash, from_sequoia, with_lifetime};
+use crate::digest::Digest;
 
 impl Certificate {
-    /// The certificate with one more self-signature for each user id, as the newest before but for its time and the key's lifetime,
+    /// The certificate with one more self-signature by `sign` for each user id, as the newest before but for its time and the key's lifetime,
     /// which counts from the key's making and ends never where nothing is said.
     ///
     /// `now` is cut to the second. It has to be later than the newest self-signature, or which of the two counts is anybody's guess.
@@ -23,7 +23,7 @@ impl Certificate {
     /// Source: RFC 9580, sections 5.2.3.13 and 5.2.3.36.
     pub fn extended(
         &self,
-        secret: &SecretKey,
+        sign: &SignHash<'_>,
         now: SystemTime,
         lifetime: Option<Duration>,
     ) -> Result<Self, Error> {
@@ -32,7 +32,7 @@ impl Certificate {
         let key = self.cert.primary_key().key();
         let mut adapter = Adapter {
             public: public.key,
-            sign: &|digest, hash| secret.sign(digest, hash).map_err(signer::Error::from),
+            sign,
         };
         let mut packets = Vec::<Packet>::new();
         for user_id in self.cert.userids() {
