@@ -1032,12 +1032,24 @@ fn the_daemon_answers_as_the_openapi_document_says() {
     assert_eq!(document, serde_json::from_str::<Value>(OPENAPI).unwrap());
 
     let hash = "00".repeat(32);
+    let entrusted =
+        json!({"user": ALICE, "key": {"identity": "lent@example.org", "algorithm": "ed25519"}});
+    let lent = curl(
+        &Door::Unix(&socket),
+        &post(&entrusted.to_string()),
+        "/v1/entrusted-keys",
+    );
+    let lent: Value = serde_json::from_str(&lent.body).unwrap();
     let body = |operation: &str| match operation {
         "makeKey" => {
             json!({"identity": ALICE, "name": "alice", "algorithm": "nistp256", "expires": "1y"})
         }
         "genKey" => json!({"name_real": "bob", "name_email": "bob#tools@copr.example.org"}),
         "sign" => json!({"digest": "sha256", "hash": hash, "purpose": "openpgp"}),
+        "makeEntrustedKey" => entrusted.clone(),
+        "signWithEntrustedKey" => {
+            json!({"user": ALICE, "private_key": lent["private_key"], "digest": "sha256", "hash": hash})
+        }
         "extendKey" => json!({"expires": "5y"}),
         "wait" => json!({"paths": [project], "timeout": 30}),
         other => panic!("no body for {other}"),
