@@ -393,14 +393,9 @@ impl TryFrom<RawDrop> for Drop {
                 "public_key = {name:?} has to be a file's name, such as \"pubkey.gpg\", and none that artifacts have"
             ));
         }
-        let removal_grace = match (raw.on_removed_project, raw.removal_grace) {
-            (OnRemovedProject::Delete, grace) => Some(grace.unwrap_or(REMOVAL_GRACE)),
-            (OnRemovedProject::Keep, None) => None,
-            (OnRemovedProject::Keep, Some(_)) => {
-                return Err(
-                    "removal_grace means nothing without on_removed_project = \"delete\"".into(),
-                );
-            }
+        let removal_grace = match raw.on_removed_project {
+            OnRemovedProject::Delete => Some(raw.removal_grace.unwrap_or(REMOVAL_GRACE)),
+            OnRemovedProject::Keep => None,
         };
         let mut ignore = GlobSetBuilder::new();
         let mut ignore_below = GlobSetBuilder::new();

@@ -87,11 +87,12 @@ fn path(source: &MasterKeySource) -> Result<PathBuf, Error> {
     }
 }
 
-/// Makes a new master key in a file that nobody else may read. An existing file is never touched.
+/// Makes a new master key in a file that nobody may read but whom `state_dir` belongs to, which is whom the daemon runs as. An existing file
+/// is never touched.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Content`].
-pub fn create(path: &Path) -> Result<(), Error> {
+pub fn create(path: &Path, state_dir: &Path) -> Result<(), Error> {
     let failed = |source| Error::Io {
         path: path.to_owned(),
         source,
@@ -106,6 +107,8 @@ pub fn create(path: &Path) -> Result<(), Error> {
         .mode(0o600)
         .open(path)
         .map_err(failed)?;
+    let daemon = fs::metadata(state_dir).map_err(failed)?;
+    std::os::unix::fs::fchown(&file, Some(daemon.uid()), Some(daemon.gid())).map_err(failed)?;
     writeln!(file, "{}", *key.to_base64()).map_err(failed)?;
     file.sync_all().map_err(failed)
 }

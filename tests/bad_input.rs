@@ -916,10 +916,7 @@ fn a_malformed_configuration_is_refused_with_its_line_and_key() {
             drop("on_removed_project = \"delete\"\nremoval_grace = \"soon\""),
             &["line 8", "removal_grace"],
         ),
-        (
-            drop("removal_grace = \"7days\""),
-            &["line 3", "removal_grace", "on_removed_project"],
-        ),
+        (drop("removal_grace = 7"), &["line 7", "removal_grace"]),
         (
             replaced("project", "project = \"{owner}/{project}[-{variant}]\""),
             &["line 5", "project", "square brackets"],

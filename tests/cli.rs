@@ -11,7 +11,10 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     io::Write as _,
-    os::unix::{ffi::OsStringExt as _, fs::PermissionsExt as _},
+    os::unix::{
+        ffi::OsStringExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+    },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -629,6 +632,12 @@ fn init_makes_what_is_missing_and_never_overwrites() {
         !out(&first).contains(String::from_utf8(made).unwrap().trim()),
         "the key is printed"
     );
+    // root makes it for whom the daemon runs as.
+    fs::remove_file(&key).unwrap();
+    chown(dir.path().join("state"), Some(1234), Some(1235)).unwrap();
+    assert_eq!(status(&init()), 0);
+    let owner = fs::metadata(&key).unwrap();
+    assert_eq!((owner.uid(), owner.gid(), mode(&key)), (1234, 1235, 0o600));
     // What it finds wrong it says, and leaves.
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(status(&init()), 2);

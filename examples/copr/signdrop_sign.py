@@ -25,6 +25,15 @@ except ImportError:
     class CoprKeygenRequestError(Exception):
         """A key could not be made."""
 
+__all__ = [
+    "create_gpg_email",
+    "create_user_keys",
+    "get_pubkey",
+    "sign_rpms_in_dir",
+    "unsign_rpms_in_dir",
+    "resign_rpms_in_dir",
+]
+
 API = os.environ.get("SIGNDROP_API", "unix:/run/signdrop/api.sock")
 SIGNDROP = os.environ.get("SIGNDROP", "/usr/bin/signdrop")
 # Seconds that the daemon gives a directory; a request takes a little longer at the most.

@@ -52,7 +52,7 @@ pub(super) fn init(config_path: &Path) -> Result<(), Error> {
         }
         MasterKeySource::File(path) => {
             make_parent(path, 0o755)?;
-            master_key::create(path)?;
+            master_key::create(path, &config.state_dir)?;
             say(&format!(
                 "made     {}\n         Keep a copy in a safe place: without it, every key is lost.",
                 shown(path)
