@@ -147,7 +147,8 @@ for email in "$ALICE"; do
     [ -e "$KEYGEN/phrases/$email" ] || fail "no phrase for $email"
     # As signd has gpg sign: with the phrase that lies there.
     gpg_home --yes --passphrase-file "$KEYGEN/phrases/$email" --local-user "<$email>" --detach-sign --output /tmp/text.sig /tmp/text
-    gpgv --keyring <(gpg_home --export "$email") /tmp/text.sig /tmp/text || fail "the key of $email does not sign"
+    gpg_home --yes --output /tmp/home.gpg --export "$email"
+    gpgv --keyring /tmp/home.gpg /tmp/text.sig /tmp/text || fail "the key of $email does not sign"
 done
 gpgconf --homedir $KEYGEN/gnupg --kill gpg-agent
 say "all well"
