@@ -10,6 +10,7 @@ mod common;
 use std::{
     ffi::OsStr,
     fs,
+    net::TcpListener,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -137,15 +138,18 @@ fn dnf_install(repository: &Path, key: &Path) -> Output {
     output
 }
 
-#[test]
-fn the_build_sequence_through_sign_ends_in_a_repository_that_dnf_installs_from() {
-    let copr = Copr::start();
+/// The build sequence and that of a fork, with one program for public keys and one for signatures, whatever they are.
+fn build_and_fork(
+    copr: &Copr,
+    public: impl Fn(&str) -> Output,
+    sign: impl Fn(&str, &Path) -> Output,
+) {
     // Not below the drop directory: nobody but `sign` signs here.
     let repository = copr.daemon.dir.path().join("results");
     let build = repository.join("00000001-one");
     copr.download(&build);
 
-    let output = copr.sign(["-u", TOOLS, "-p"]);
+    let output = public(TOOLS);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("unknown key:"));
     // As the backend sends it: a form.
@@ -159,7 +163,7 @@ fn the_build_sequence_through_sign_ends_in_a_repository_that_dnf_installs_from()
 
     createrepo(&repository);
     let key = repository.join("pubkey.gpg");
-    fs::write(&key, done(&copr.sign(["-u", TOOLS, "-p"]))).unwrap();
+    fs::write(&key, done(&public(TOOLS))).unwrap();
     let output = dnf_install(&repository, &key);
     assert!(
         !output.status.success(),
@@ -167,8 +171,7 @@ fn the_build_sequence_through_sign_ends_in_a_repository_that_dnf_installs_from()
     );
 
     for package in packages_below(&build) {
-        let words = ["-4", "-h", "sha256", "-u", TOOLS, "-r"].map(OsStr::new);
-        done(&copr.sign(words.into_iter().chain([package.as_os_str()])));
+        done(&sign(TOOLS, &package));
     }
     copr.assert_signed(&build, TOOLS);
     createrepo(&repository);
@@ -183,8 +186,7 @@ fn the_build_sequence_through_sign_ends_in_a_repository_that_dnf_installs_from()
         .arg(&fork)));
     for package in packages_below(&fork) {
         done(&run(Command::new("rpmsign").arg("--delsign").arg(&package)));
-        let words = ["-4", "-h", "sha256", "-u", FORK, "-r"].map(OsStr::new);
-        done(&copr.sign(words.into_iter().chain([package.as_os_str()])));
+        done(&sign(FORK, &package));
     }
     copr.assert_signed(&fork.join("00000001-one"), FORK);
     createrepo(&fork);
@@ -193,12 +195,52 @@ fn the_build_sequence_through_sign_ends_in_a_repository_that_dnf_installs_from()
         !output.status.success(),
         "believed another project's key: {output:?}"
     );
-    fs::write(
-        fork.join("pubkey.gpg"),
-        done(&copr.sign(["-u", FORK, "-p"])),
-    )
-    .unwrap();
+    fs::write(fork.join("pubkey.gpg"), done(&public(FORK))).unwrap();
     done(&dnf_install(&fork, &fork.join("pubkey.gpg")));
+}
+
+#[test]
+fn the_build_sequence_through_sign_ends_in_a_repository_that_dnf_installs_from() {
+    let copr = Copr::start();
+    build_and_fork(
+        &copr,
+        |user| copr.sign(["-u", user, "-p"]),
+        |user, package| {
+            let words = ["-4", "-h", "sha256", "-u", user, "-r"].map(OsStr::new);
+            copr.sign(words.into_iter().chain([package.as_os_str()]))
+        },
+    );
+}
+
+#[test]
+fn the_build_sequence_through_obs_signs_protocol_ends_in_a_repository_that_dnf_installs_from() {
+    let mut copr = Copr::start();
+    copr.daemon.stop();
+    let port = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let config = fs::read_to_string(copr.daemon.config()).unwrap();
+    let obs = format!("[obs]\nlisten = \"tcp:127.0.0.1:{port}\"\nports = \"any\"\n[keys]");
+    copr.daemon.write_config(&config.replace("[keys]", &obs));
+    copr.daemon.run();
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/copr_backend/obs_client.py");
+    let client = client.to_str().unwrap();
+    build_and_fork(
+        &copr,
+        |user| run(Command::new("python3").args([client, &port.to_string(), user, "pubkey"])),
+        |user, package| {
+            // The header is rpm's own work; the client takes gpg's place.
+            let command = format!(
+                "/usr/bin/python3 python3 {client} {port} {user} sign /dev/stdin %{{__signature_filename}}"
+            );
+            run(Command::new("rpmsign")
+                .args(["--define", &format!("_gpg_name {user}")])
+                .args(["--define", &format!("__gpg_sign_cmd {command}")])
+                .arg("--addsign")
+                .arg(package))
+        },
+    );
 }
 
 #[test]
