@@ -15,7 +15,7 @@ KERNEL_PACKAGES = qemu-system-x86 ovmf
 # Where Debian's kernels are kept, unpacked and not installed.
 KERNELS = target/kernels
 
-.PHONY: run demo test corpus kernel kernels bench audit check doc install build-packages run-packages test-packages kernel-packages
+.PHONY: run demo test corpus kernel kernels bench fuzz audit check doc install build-packages run-packages test-packages kernel-packages
 
 run: run-packages build-packages ## Shows a package being signed, then keeps serving until Ctrl-C
 	$(CARGO) build --release --locked
@@ -40,6 +40,11 @@ kernels: ## Fetches Debian's kernels 6.1 and 6.12, their modules, and the kernel
 
 bench: test-packages build-packages kernels ## The table of the README, measured here
 	$(CARGO) bench --locked --bench figures
+
+FUZZ_SECONDS ?= 60
+fuzz: build-packages ## Requests of obs-sign's clients as libFuzzer invents them; needs a nightly toolchain
+	command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	cargo +nightly fuzz run --fuzz-dir tests/fuzz obs_request -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096
 
 check: build-packages ## Format, lints, documentation
 	$(CARGO) fmt --all --check

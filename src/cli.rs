@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod client;
+mod export;
 mod import;
 mod init;
 mod inspect;
@@ -306,11 +307,17 @@ enum KeyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Prints the public key, armoured, as `rpm --import` takes it.
+    /// Prints the public key, armoured, as `rpm --import` takes it; or writes private keys to a file, encrypted with a passphrase.
+    ///
+    /// The way back to GnuPG, while the daemon is stopped: `signdrop key export --secret --all --output keys.asc --store
+    /// /var/lib/signdrop`, then `gpg --import keys.asc`. The keys that sign kernel modules are not written.
     Export {
         #[command(flatten)]
         keys: Keys,
-        email: Identity,
+        #[arg(required_unless_present = "all")]
+        email: Option<Identity>,
+        #[command(flatten)]
+        secret: export::Wish,
     },
     /// Prints the certificate of a project's kernel modules, in PEM or DER; makes it where there is none.
     ///

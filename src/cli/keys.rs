@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use clap::Args;
 
 use super::{
-    Client, Error, KeyCommand, Keys, Print, connect, optional_config,
+    Client, Error, KeyCommand, Keys, Print, connect, export, optional_config,
     terminal::{date, say, say_json},
 };
 use crate::{
@@ -188,7 +188,7 @@ impl Source {
     }
 }
 
-fn unknown(identity: &Identity) -> Error {
+pub(super) fn unknown(identity: &Identity) -> Error {
     Error::Failed(format!("unknown key: {identity}"))
 }
 
@@ -201,11 +201,19 @@ pub(super) fn run(command: KeyCommand) -> Result<(), Error> {
         KeyCommand::Show { keys, email, json } => {
             show(&Source::open(&keys)?.show(&email)?, json.into())
         }
-        KeyCommand::Export { keys, email } => {
-            let armour = Source::open(&keys)?.export(&email)?;
-            write!(io::stdout().lock(), "{armour}")?;
-            Ok(())
-        }
+        KeyCommand::Export {
+            keys,
+            email,
+            secret,
+        } => match (&secret.output, email) {
+            (Some(output), email) => export::run(&keys, email.as_ref(), &secret, output),
+            (None, Some(email)) => {
+                let armour = Source::open(&keys)?.export(&email)?;
+                write!(io::stdout().lock(), "{armour}")?;
+                Ok(())
+            }
+            (None, None) => Err(Error::Usage("whose key?".into())),
+        },
         KeyCommand::Certificate { keys, email, der } => {
             let certificate = Source::open(&keys)?.certificate(&email)?;
             let mut output = io::stdout().lock();

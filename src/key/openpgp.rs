@@ -3,6 +3,7 @@
 //! Source: RFC 9580; version 4 keys and signatures throughout, which every rpm reads.
 
 pub mod document;
+mod export;
 mod extension;
 pub mod finished;
 pub mod transferable;

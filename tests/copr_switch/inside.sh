@@ -143,12 +143,15 @@ step back2
 called "enable --now copr-keygen"
 curl -s http://127.0.0.1:8180/ping && fail "signdrop still listens"
 echo 'signed after the way back' > /tmp/text
-for email in "$ALICE"; do
+for email in "$ALICE" "$BOB"; do
     [ -e "$KEYGEN/phrases/$email" ] || fail "no phrase for $email"
     # As signd has gpg sign: with the phrase that lies there.
     gpg_home --yes --passphrase-file "$KEYGEN/phrases/$email" --local-user "<$email>" --detach-sign --output /tmp/text.sig /tmp/text
     gpg_home --yes --output /tmp/home.gpg --export "$email"
     gpgv --keyring /tmp/home.gpg /tmp/text.sig /tmp/text || fail "the key of $email does not sign"
 done
+gpg --dearmor < /tmp/bob.asc > /tmp/bob.gpg
+gpgv --keyring /tmp/bob.gpg /tmp/text.sig /tmp/text || fail "the new project's key is another one"
+[ ! -e $KEYGEN/keys.asc ] && [ ! -e $KEYGEN/phrase ] || fail "private keys are left"
 gpgconf --homedir $KEYGEN/gnupg --kill gpg-agent
 say "all well"
