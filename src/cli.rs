@@ -332,7 +332,8 @@ enum KeyCommand {
     },
     /// Takes over the RSA keys of a GnuPG home, with their user ids, times and self-signatures, by way of gpg.
     ///
-    /// What is there already is left as it is, so that an interrupted run is simply started again.
+    /// What is there already is left as it is, so that an interrupted run is simply started again. It works on the store of a daemon that
+    /// is stopped (--store), since a running one takes no private key from anybody.
     Import {
         #[command(flatten)]
         keys: Keys,

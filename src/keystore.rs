@@ -297,6 +297,22 @@ impl Keystore {
         })
     }
 
+    /// Whether a key of that fingerprint was the identity's, and has been deleted.
+    ///
+    /// # Errors
+    /// [`Error::Store`] may pass, [`Error::Record`] stays.
+    pub fn was_deleted(&self, identity: &Identity, fingerprint: &str) -> Result<bool, Error> {
+        let name = identity.as_str();
+        Ok(match self.keys.find(name.as_bytes())? {
+            // A key that is still there is among them only where its deletion was cut off between its two steps.
+            Some(bytes) => {
+                let former = former(decode(&bytes, name)?);
+                self.find(identity)?.is_none() && former.iter().any(|key| key == fingerprint)
+            }
+            None => false,
+        })
+    }
+
     /// Seals and keeps a key, the slot of its seal and its certificate, unless the identity has a key.
     fn take_in(
         &self,

@@ -25,6 +25,7 @@ use signdrop::{
     edit::Edit,
     place::{Place, Stamp},
 };
+use signdrop_watcher::{Writers, writers};
 
 const OLD: &[u8] = b"lead unsigned payload and what follows it";
 const NEW: &[u8] = b"lead +signed+ payload and what follows it";
@@ -70,6 +71,13 @@ impl Way {
     }
 
     fn apply(&self, path: &Path, edit: &Edit) -> Result<Stamp, Error> {
+        // A program that another thread starts has what this one was writing open until it runs.
+        for _ in 0..500 {
+            if writers(&fs::File::open(path).unwrap()) != Writers::Some {
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
         let (place, stamp) = look(path);
         self.apply.apply(&place, stamp, edit, self.update)
     }
@@ -181,9 +189,7 @@ fn the_modification_time_moves_to_another_second() {
             SystemTime::now() - hour,
             SystemTime::now() + hour,
         ] {
-            let file = fs::File::options().write(true).open(&path).unwrap();
-            file.set_modified(before).unwrap();
-            drop(file);
+            fs::File::open(&path).unwrap().set_modified(before).unwrap();
             let before = fs::metadata(&path).unwrap().mtime();
             way.apply(&path, &edit()).unwrap();
             let after = fs::metadata(&path).unwrap().mtime();

@@ -87,6 +87,15 @@ impl Home {
         self.gpg(&["--export", email])
     }
 
+    fn fingerprint(&self, email: &str) -> String {
+        let listed = String::from_utf8(self.gpg(&["--with-colons", "--list-keys", email])).unwrap();
+        let line = listed
+            .lines()
+            .find(|line| line.starts_with("fpr:"))
+            .unwrap();
+        line.split(':').nth(9).unwrap().to_owned()
+    }
+
     fn armour(&self, email: &str) -> String {
         String::from_utf8(self.gpg(&["--armor", "--export", email])).unwrap()
     }
@@ -196,4 +205,190 @@ fn a_wrong_phrase_fails_its_own_key_and_no_other() {
         report.contains("1 imported, 0 present, 1 skipped, 1 failed"),
         "{report}"
     );
+}
+
+/// Every file of a tree with its content and times, so that nothing of it can be changed unnoticed.
+fn snapshot(directory: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if metadata.is_dir() {
+            found.extend(snapshot(&path));
+        }
+        let content = if metadata.is_file() {
+            fs::read(&path).unwrap()
+        } else {
+            Vec::new()
+        };
+        found.push((path, content, metadata.modified().unwrap()));
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn the_home_is_not_changed_and_no_agent_is_started_in_it() {
+    let home = Home::new();
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let before = snapshot(home.path());
+    out(&import(&home, &daemon, &["--dry-run"]));
+    out(&import(&home, &daemon, &["--all"]));
+    assert!(snapshot(home.path()) == before);
+}
+
+#[test]
+fn a_dry_run_says_what_a_run_does() {
+    let home = Home::new();
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    fs::write(home.phrases().join(PROTECTED), "wrong\n").unwrap();
+    home.generate("dave#tools@copr.example.org", "");
+    home.generate("no e-mail at all", "");
+    assert_eq!(import(&home, &daemon, &["--all"]).status.code(), Some(1));
+    out(&signdrop(&daemon, &["key", "delete", "--yes", PLAIN], &[]));
+    home.generate("erin#tools@copr.example.org", "");
+    home.end_agent();
+    let lines = |output: &Output| {
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        let mut lines: Vec<String> = text
+            .replace("to import", "imported")
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        lines.sort();
+        lines
+    };
+    let dry = import(&home, &daemon, &["--all", "--dry-run"]);
+    let wet = import(&home, &daemon, &["--all"]);
+    assert_eq!(lines(&dry), lines(&wet));
+    assert_eq!(dry.status.code(), wet.status.code());
+    let said = String::from_utf8(wet.stdout).unwrap();
+    assert!(
+        said.contains("1 imported, 2 present, 2 skipped, 1 failed"),
+        "{said}"
+    );
+}
+
+#[test]
+fn every_user_id_expiry_and_subkey_of_an_old_ring_stays_in_the_certificate() {
+    let home = Home::empty();
+    // GnuPG goes on with a ring of the old kind where there is one.
+    fs::write(home.path().join("pubring.gpg"), "").unwrap();
+    home.generate(PLAIN, "");
+    home.gpg(&[
+        "--passphrase",
+        "",
+        "--quick-add-uid",
+        PLAIN,
+        "Other <other@example.org>",
+    ]);
+    let fingerprint = home.fingerprint(PLAIN);
+    home.gpg(&[
+        "--passphrase",
+        "",
+        "--quick-add-key",
+        &fingerprint,
+        "rsa2048",
+        "encr",
+        "1y",
+    ]);
+    home.end_agent();
+    assert!(!home.path().join("pubring.kbx").exists());
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let words = ["key", "import", "--gnupg", home.path().to_str().unwrap()];
+    let output = signdrop(&daemon, &words, &[]);
+    let listed = out(&signdrop(&daemon, &["key", "list"], &[]));
+    assert!(out(&output).contains("1 imported"), "{output:?}");
+    let email = listed.split_whitespace().last().unwrap();
+    let exported = daemon.dir.path().join("exported.asc");
+    fs::write(
+        &exported,
+        out(&signdrop(&daemon, &["key", "export", email], &[])),
+    )
+    .unwrap();
+    let user = Home::empty();
+    user.gpg(&["--import", exported.to_str().unwrap()]);
+    assert!(user.certificate(&fingerprint) == home.certificate(&fingerprint));
+}
+
+#[test]
+fn a_run_that_is_killed_goes_on_when_it_is_started_again() {
+    let home = Home::empty();
+    for number in 0..8 {
+        home.generate(&format!("p{number}#tools@copr.example.org"), "");
+    }
+    home.end_agent();
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let path = home.path().to_str().unwrap();
+    for milliseconds in [5, 20, 50, 100, 150, 200, 250, 300, 400] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_signdrop"))
+            .args(["key", "import", "--gnupg", path, "--store"])
+            .arg(daemon.dir.path().join("state"))
+            .arg("-c")
+            .arg(daemon.config())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    let report = out(&signdrop(&daemon, &["key", "import", "--gnupg", path], &[]));
+    assert!(report.contains(" 0 skipped, 0 failed"), "{report}");
+    assert_eq!(
+        out(&signdrop(&daemon, &["key", "list"], &[]))
+            .lines()
+            .count(),
+        8
+    );
+    for number in 0..8 {
+        let email = format!("p{number}#tools@copr.example.org");
+        let package = quick_package(daemon.dir.path(), &format!("p{number}"), 100, RpmFormat::V4);
+        out(&signdrop(&daemon, &["sign", "-u", &email], &[&package]));
+        assert!(
+            Rpmdb::new(&home.armour(&email)).is_signed(&package),
+            "{email}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_home_or_no_directory_of_phrases_is_said_and_takes_nothing_over() {
+    let home = Home::new();
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let empty = tempfile::tempdir().unwrap();
+    let broken = tempfile::tempdir().unwrap();
+    fs::create_dir(broken.path().join("private-keys-v1.d")).unwrap();
+    fs::write(broken.path().join("pubring.kbx"), [0xff; 1000]).unwrap();
+    let secret_only = tempfile::tempdir().unwrap();
+    fs::create_dir(secret_only.path().join("private-keys-v1.d")).unwrap();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let good = path(home.path());
+    for (gnupg, phrases, wanted) in [
+        ("/nonexistent", None, "/nonexistent"),
+        (path(empty.path()).as_str(), None, "no home of GnuPG 2"),
+        (
+            path(secret_only.path()).as_str(),
+            None,
+            "no home of GnuPG 2",
+        ),
+        (path(broken.path()).as_str(), None, "gpg"),
+        (&good, Some("/nonexistent"), "/nonexistent"),
+        (&good, Some("/etc/passwd"), "/etc/passwd"),
+    ] {
+        let mut words = vec!["key", "import", "--gnupg", gnupg];
+        words.extend(phrases.iter().flat_map(|phrases| ["--phrases", phrases]));
+        let output = signdrop(&daemon, &words, &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains(wanted),
+            "{words:?}: {output:?}"
+        );
+    }
+    assert_eq!(out(&signdrop(&daemon, &["key", "list"], &[])), "");
 }

@@ -2,28 +2,33 @@
 
 use std::{
     fs,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use clap::Args;
+use indicatif::ProgressBar;
 use zeroize::Zeroizing;
 
 use super::{
     Error,
-    terminal::{clean, progress, say},
+    terminal::{clean, progress, say, shown},
 };
 use crate::{
     identity::Identity,
-    key::openpgp::transferable,
+    key::{
+        SecretKey,
+        openpgp::{Certificate, transferable},
+    },
     keystore::{self, Creation, Keystore},
 };
 
 /// What is to be taken over.
 #[derive(Debug, Args)]
 pub(super) struct Wish {
-    /// The home of GnuPG 2.x, which gpg reads.
+    /// The home of GnuPG 2.x, which gpg reads; nothing in it is changed.
     #[arg(long, value_name = "HOME")]
     gnupg: PathBuf,
     /// A directory with a file for each key, named by its e-mail, whose first line is its passphrase.
@@ -37,10 +42,23 @@ pub(super) struct Wish {
     dry_run: bool,
 }
 
+/// Keys that gpg exports in one call.
+const BATCH: usize = 100;
+/// Bytes that are made room for before gpg's answer is read, so that it is not moved in memory: a key with its certificate has some thousand.
+const ROOM: usize = BATCH * 16 << 10;
+
 /// A secret key as gpg lists it.
 struct Listed {
     fingerprint: String,
+    /// The first of its user ids.
     user_id: String,
+}
+
+/// A key that is to be taken over.
+struct Wanted {
+    key: Listed,
+    identity: Identity,
+    phrase: Zeroizing<Vec<u8>>,
 }
 
 enum Outcome {
@@ -50,90 +68,139 @@ enum Outcome {
     Failed(String),
 }
 
-pub(super) fn run(keystore: &Keystore, wish: &Wish) -> Result<(), Error> {
-    let listed = list(&wish.gnupg)?;
-    let bar = progress(listed.len() as u64, "importing");
-    let [mut imported, mut present, mut skipped, mut failed] = [0_usize; 4];
-    for key in &listed {
+/// What comes of the keys, counted and said.
+struct Report {
+    bar: ProgressBar,
+    imported: usize,
+    present: usize,
+    skipped: usize,
+    failed: usize,
+}
+
+impl Report {
+    fn tell(&mut self, key: &Listed, outcome: Outcome) -> Result<(), Error> {
         let name = clean(key.user_id.as_str().into());
-        let (count, line) = match import(keystore, wish, key)? {
-            Outcome::Imported => (&mut imported, "imported".to_owned()),
-            Outcome::Present => (&mut present, "present".to_owned()),
-            Outcome::Skipped(why) => (&mut skipped, format!("skipped: {why}")),
-            Outcome::Failed(why) => (&mut failed, format!("failed: {why}")),
+        let (count, line) = match outcome {
+            Outcome::Imported => (&mut self.imported, "imported".to_owned()),
+            Outcome::Present => (&mut self.present, "present".to_owned()),
+            Outcome::Skipped(why) => (&mut self.skipped, format!("skipped: {why}")),
+            Outcome::Failed(why) => (&mut self.failed, format!("failed: {why}")),
         };
         *count += 1;
-        bar.suspend(|| say(&format!("{} {name}: {line}", key.fingerprint)))?;
-        bar.inc(1);
+        self.bar
+            .suspend(|| say(&format!("{} {name}: {line}", key.fingerprint)))?;
+        self.bar.inc(1);
+        Ok(())
     }
-    bar.finish_and_clear();
+}
+
+pub(super) fn run(keystore: &Keystore, wish: &Wish) -> Result<(), Error> {
+    if let Some(phrases) = &wish.phrases {
+        // A directory that is not there would have every key skipped.
+        fs::read_dir(phrases).map_err(at(phrases))?;
+    }
+    let home = Home::open(&wish.gnupg)?;
+    let listed = home.list()?;
+    let mut report = Report {
+        bar: progress(listed.len() as u64, "importing"),
+        imported: 0,
+        present: 0,
+        skipped: 0,
+        failed: 0,
+    };
+    // What has the same passphrase is exported together.
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let all = listed.len();
+    for key in listed {
+        match plan(keystore, wish, &key)? {
+            Ok((identity, phrase)) => wanted.push(Wanted {
+                key,
+                identity,
+                phrase,
+            }),
+            Err(outcome) => report.tell(&key, outcome)?,
+        }
+    }
+    wanted.sort_by(|one, other| one.phrase.cmp(&other.phrase));
+    let same = wanted.chunk_by(|one, other| one.phrase == other.phrase);
+    for keys in same.flat_map(|keys| keys.chunks(BATCH)) {
+        let phrase: &[u8] = keys.first().map_or(&[], |wanted| &wanted.phrase);
+        let fingerprints = keys.iter().map(|wanted| wanted.key.fingerprint.as_str());
+        let mut found = transferable::read(&home.export(fingerprints, phrase)?, phrase);
+        for Wanted { key, identity, .. } in keys {
+            let outcome = match found.remove(&key.fingerprint) {
+                None => Outcome::Failed("gpg does not export it; is the phrase right?".into()),
+                Some(Err(error)) => Outcome::Failed(error.to_string()),
+                Some(Ok(_)) if wish.dry_run => Outcome::Imported,
+                Some(Ok((secret, certificate))) => {
+                    take_in(keystore, identity, key, secret, certificate)?
+                }
+            };
+            report.tell(key, outcome)?;
+        }
+    }
+    report.bar.finish_and_clear();
     say(&format!(
-        "{imported} {}, {present} present, {skipped} skipped, {failed} failed",
+        "{} {}, {} present, {} skipped, {} failed",
+        report.imported,
         if wish.dry_run {
             "to import"
         } else {
             "imported"
-        }
+        },
+        report.present,
+        report.skipped,
+        report.failed,
     ))?;
-    match failed {
+    match report.failed {
         0 => Ok(()),
-        failed => Err(Error::Some {
-            failed,
-            all: listed.len(),
-        }),
+        failed => Err(Error::Some { failed, all }),
     }
 }
 
-fn import(keystore: &Keystore, wish: &Wish, key: &Listed) -> Result<Outcome, Error> {
+/// By which name and with which passphrase a key is to be taken over, or why it is not.
+fn plan(
+    keystore: &Keystore,
+    wish: &Wish,
+    key: &Listed,
+) -> Result<Result<(Identity, Zeroizing<Vec<u8>>), Outcome>, Error> {
+    let skipped = |why: &str| Ok(Err(Outcome::Skipped(why.to_owned())));
     let email = key
         .user_id
         .rsplit_once('<')
         .and_then(|(_, rest)| rest.strip_suffix('>'));
     let Some(identity) = email.and_then(|email| email.parse::<Identity>().ok()) else {
-        return Ok(Outcome::Skipped("its user id ends in no e-mail".into()));
+        return skipped("its first user id ends in no e-mail");
     };
     let phrase = match &wish.phrases {
         Some(phrases) => phrase(&phrases.join(identity.as_str()))?,
         None => None,
     };
     if wish.phrases.is_some() && phrase.is_none() && !wish.all {
-        return Ok(Outcome::Skipped("no phrase file; --all takes it".into()));
+        return skipped("no phrase file; --all takes it");
     }
     if let Some(entry) = keystore.find(&identity)? {
-        return Ok(present(&entry.fingerprint, key));
+        return Ok(Err(present(&entry.fingerprint, key)));
     }
-    let phrase = phrase.unwrap_or_default();
-    let exported = gpg(
-        &wish.gnupg,
-        &["--export-secret-keys", &key.fingerprint],
-        &phrase,
-    );
-    let exported = match exported {
-        Ok(exported) if !exported.is_empty() => exported,
-        // What is wrong with one key keeps nobody from the others.
-        Ok(_) | Err(Error::Failed(_)) => {
-            return Ok(Outcome::Failed(
-                "gpg does not export it; is the phrase right?".into(),
-            ));
-        }
-        Err(error) => return Err(error),
-    };
-    let (secret, certificate) = match transferable::read(&exported, &phrase) {
-        Ok(read) => read,
-        Err(error) => return Ok(Outcome::Failed(error.to_string())),
-    };
-    if certificate.public_key().fingerprint().as_str() != key.fingerprint {
-        return Ok(Outcome::Failed("gpg exported another key".into()));
+    if keystore.was_deleted(&identity, &key.fingerprint)? {
+        let formerly = keystore::Error::Formerly(key.fingerprint.clone());
+        return skipped(&formerly.to_string());
     }
-    if wish.dry_run {
-        return Ok(Outcome::Imported);
-    }
-    match keystore.import(&identity, secret, certificate) {
-        Ok(Creation::New(_)) => Ok(Outcome::Imported),
-        Ok(Creation::Existing(entry)) => Ok(present(&entry.fingerprint, key)),
-        Err(error @ keystore::Error::Formerly(_)) => Ok(Outcome::Skipped(error.to_string())),
-        Err(error) => Err(error.into()),
-    }
+    Ok(Ok((identity, phrase.unwrap_or_default())))
+}
+
+fn take_in(
+    keystore: &Keystore,
+    identity: &Identity,
+    key: &Listed,
+    secret: SecretKey,
+    certificate: Certificate,
+) -> Result<Outcome, Error> {
+    Ok(match keystore.import(identity, secret, certificate)? {
+        Creation::New(_) => Outcome::Imported,
+        // Another key of the home has the same e-mail.
+        Creation::Existing(entry) => present(&entry.fingerprint, key),
+    })
 }
 
 fn present(fingerprint: &str, key: &Listed) -> Outcome {
@@ -152,73 +219,132 @@ fn phrase(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
             Ok(Some(Zeroizing::new(line.unwrap_or_default().to_vec())))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Io {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(error) => Err(at(path)(error)),
     }
 }
 
-/// Every primary secret key, with its first user id.
-fn list(home: &Path) -> Result<Vec<Listed>, Error> {
-    let output = gpg(home, &["--with-colons", "--list-secret-keys"], b"")?;
-    let mut keys: Vec<Listed> = Vec::new();
-    let mut wants_fingerprint = false;
-    for line in String::from_utf8_lossy(&output).lines() {
-        let mut fields = line.split(':');
-        let kind = fields.next();
-        let text = fields.nth(8).unwrap_or_default();
-        match (kind, keys.last_mut()) {
-            (Some("sec"), _) => wants_fingerprint = true,
-            (Some("fpr"), _) if wants_fingerprint => {
-                wants_fingerprint = false;
-                keys.push(Listed {
-                    fingerprint: text.to_owned(),
-                    user_id: String::new(),
-                });
+/// A GnuPG home as gpg sees it: a directory that leads to the keys of the real one, where nothing is written, and which has an agent
+/// of its own.
+struct Home(tempfile::TempDir);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // An agent that is not there, or does not end, forgets the keys after ten minutes.
+        let _ = Command::new("gpgconf")
+            .arg("--homedir")
+            .arg(self.0.path())
+            .args(["--kill", "gpg-agent"])
+            .status();
+    }
+}
+
+impl Home {
+    fn open(real: &Path) -> Result<Self, Error> {
+        let real = real.canonicalize().map_err(at(real))?;
+        let home = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .map_err(at(&std::env::temp_dir()))?;
+        let link = |name: &str| {
+            let target = real.join(name);
+            if !target.exists() {
+                return Ok(false);
             }
-            (Some("uid"), Some(key)) if key.user_id.is_empty() => {
-                key.user_id = text.replace("\\x3a", ":");
-            }
-            _ => {}
+            symlink(&target, home.path().join(name))
+                .map(|()| true)
+                .map_err(at(&target))
+        };
+        let public = [link("pubring.kbx")?, link("pubring.gpg")?];
+        if !link("private-keys-v1.d")? || public == [false, false] {
+            return Err(Error::Failed(format!(
+                "{} is no home of GnuPG 2: it has pubring.kbx or pubring.gpg, and private-keys-v1.d; `gpg --homedir HOME \
+                 --list-secret-keys` makes these out of an older one",
+                shown(&real)
+            )));
         }
+        Ok(Self(home))
     }
-    Ok(keys)
+
+    /// Every primary secret key, with its first user id.
+    fn list(&self) -> Result<Vec<Listed>, Error> {
+        let (output, success) =
+            self.gpg(["--with-colons", "--list-secret-keys"].into_iter(), b"", 0)?;
+        if !success {
+            return Err(Error::Failed("gpg cannot list the secret keys".into()));
+        }
+        let mut keys: Vec<Listed> = Vec::new();
+        let mut wants_fingerprint = false;
+        for line in String::from_utf8_lossy(&output).lines() {
+            let mut fields = line.split(':');
+            let kind = fields.next();
+            let text = fields.nth(8).unwrap_or_default();
+            match (kind, keys.last_mut()) {
+                (Some("sec"), _) => wants_fingerprint = true,
+                (Some("fpr"), _) if wants_fingerprint => {
+                    wants_fingerprint = false;
+                    keys.push(Listed {
+                        fingerprint: text.to_owned(),
+                        user_id: String::new(),
+                    });
+                }
+                (Some("uid"), Some(key)) if key.user_id.is_empty() => {
+                    key.user_id = text.replace("\\x3a", ":");
+                }
+                _ => {}
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The secret keys that gpg exports with this passphrase; those that it does not are missing.
+    fn export<'a>(
+        &self,
+        fingerprints: impl Iterator<Item = &'a str>,
+        phrase: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let words = ["--export-secret-keys"].into_iter().chain(fingerprints);
+        Ok(self.gpg(words, phrase, ROOM)?.0)
+    }
+
+    /// What gpg answers, and whether it was content; it reads the passphrase from its standard input.
+    fn gpg<'a>(
+        &self,
+        words: impl Iterator<Item = &'a str>,
+        phrase: &[u8],
+        room: usize,
+    ) -> Result<(Zeroizing<Vec<u8>>, bool), Error> {
+        let failed = at(Path::new("gpg"));
+        let mut child = Command::new("gpg")
+            .arg("--homedir")
+            .arg(self.0.path())
+            .args(["--batch", "--no-tty", "--quiet", "--no-auto-check-trustdb"])
+            .args(["--pinentry-mode", "loopback", "--passphrase-fd", "0"])
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(&failed)?;
+        // A gpg that has ended already says why itself.
+        let _closed = child.stdin.take().map(|mut input| {
+            input
+                .write_all(phrase)
+                .and_then(|()| input.write_all(b"\n"))
+        });
+        let mut answer = Zeroizing::new(Vec::with_capacity(room));
+        let read = match child.stdout.take() {
+            Some(mut output) => output.read_to_end(&mut answer),
+            None => Ok(0),
+        };
+        let status = child.wait().map_err(&failed)?;
+        read.map_err(&failed)?;
+        Ok((answer, status.success()))
+    }
 }
 
-/// What gpg answers; it reads the passphrase from its standard input.
-fn gpg(home: &Path, arguments: &[&str], phrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let failed = |source| Error::Io {
-        path: "gpg".into(),
+fn at(path: &Path) -> impl Fn(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        path: path.clone(),
         source,
-    };
-    let mut child = Command::new("gpg")
-        .arg("--homedir")
-        .arg(home)
-        .args([
-            "--batch",
-            "--no-tty",
-            "--quiet",
-            "--pinentry-mode",
-            "loopback",
-        ])
-        .args(["--passphrase-fd", "0"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    // A gpg that has ended already says why itself.
-    let _closed = child.stdin.take().map(|mut input| {
-        input
-            .write_all(phrase)
-            .and_then(|()| input.write_all(b"\n"))
-    });
-    let output = child.wait_with_output().map_err(failed)?;
-    let answer = Zeroizing::new(output.stdout);
-    if output.status.success() {
-        Ok(answer)
-    } else {
-        Err(Error::Failed(format!("gpg failed on {}", home.display())))
     }
 }

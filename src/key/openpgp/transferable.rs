@@ -2,10 +2,11 @@
 //!
 //! Source: RFC 9580, section 10.2.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use sequoia_openpgp::{
     Cert,
+    cert::CertParser,
     crypto::{Password, mpi},
     packet::key::SecretKeyMaterial,
     parse::Parse as _,
@@ -14,15 +15,25 @@ use sequoia_openpgp::{
 use super::{Certificate, Error};
 use crate::key::SecretKey;
 
-/// Reads one exported RSA key, decrypting it with `passphrase` where it is protected.
+/// Reads exported RSA keys, decrypting with `passphrase` those that are protected; by their fingerprints.
 ///
+/// What is no key ends the reading: those behind it are missing.
+pub fn read(
+    bytes: &[u8],
+    passphrase: &[u8],
+) -> HashMap<String, Result<(SecretKey, Certificate), Error>> {
+    let passphrase = Password::from(passphrase);
+    let certs = CertParser::from_bytes(bytes).into_iter().flatten();
+    certs
+        .map_while(Result::ok)
+        .map(|cert| (cert.fingerprint().to_hex(), read_one(cert, &passphrase)))
+        .collect()
+}
+
 /// # Errors
 /// [`Error::NotACertificate`] and [`Error::Signer`], which stay.
-pub fn read(bytes: &[u8], passphrase: &[u8]) -> Result<(SecretKey, Certificate), Error> {
-    let unreadable =
-        |error: sequoia_openpgp::anyhow::Error| Error::NotACertificate(error.to_string());
+fn read_one(cert: Cert, passphrase: &Password) -> Result<(SecretKey, Certificate), Error> {
     let refused = |why: &str| Error::NotACertificate(why.into());
-    let cert = Cert::from_bytes(bytes).map_err(unreadable)?;
     let mut key = cert
         .primary_key()
         .key()
@@ -31,7 +42,7 @@ pub fn read(bytes: &[u8], passphrase: &[u8]) -> Result<(SecretKey, Certificate),
         .map_err(|_| refused("its secret half is missing"))?;
     if key.secret().is_encrypted() {
         key = key
-            .decrypt_secret(&Password::from(passphrase))
+            .decrypt_secret(passphrase)
             .map_err(|_| refused("the passphrase is not its own"))?;
     }
     let mpi::PublicKey::RSA { n, e } = key.mpis() else {
