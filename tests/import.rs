@@ -357,6 +357,53 @@ fn a_run_that_is_killed_goes_on_when_it_is_started_again() {
 }
 
 #[test]
+fn a_key_that_is_revoked_or_signs_only_by_a_subkey_is_skipped() {
+    let home = Home::empty();
+    home.generate(PLAIN, "");
+    let fingerprint = home.fingerprint(PLAIN);
+    home.gpg(&[
+        "--passphrase",
+        "",
+        "--quick-gen-key",
+        "certifies <certifies@example.org>",
+        "rsa2048",
+        "cert",
+        "5y",
+    ]);
+    let certifies = home.fingerprint("certifies@example.org");
+    home.gpg(&[
+        "--passphrase",
+        "",
+        "--quick-add-key",
+        &certifies,
+        "rsa2048",
+        "sign",
+        "1y",
+    ]);
+    // GnuPG lays a revocation beside each new key, made harmless by a colon.
+    let revocation = home
+        .path()
+        .join(format!("openpgp-revocs.d/{fingerprint}.rev"));
+    let text = fs::read_to_string(&revocation)
+        .unwrap()
+        .replace(":-----BEGIN", "-----BEGIN");
+    fs::write(&revocation, text).unwrap();
+    home.gpg(&["--import", revocation.to_str().unwrap()]);
+    home.end_agent();
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let words = ["key", "import", "--gnupg", home.path().to_str().unwrap()];
+    let report = out(&signdrop(&daemon, &words, &[]));
+    for wanted in [
+        "it is revoked",
+        "its primary key does not sign",
+        "0 imported, 0 present, 2 skipped",
+    ] {
+        assert!(report.contains(wanted), "{wanted}: {report}");
+    }
+}
+
+#[test]
 fn what_is_no_home_or_no_directory_of_phrases_is_said_and_takes_nothing_over() {
     let home = Home::new();
     let mut daemon = Daemon::start("");

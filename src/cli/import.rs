@@ -52,6 +52,8 @@ struct Listed {
     fingerprint: String,
     /// The first of its user ids.
     user_id: String,
+    /// Why nobody would accept its signatures, if so.
+    unfit: Option<&'static str>,
 }
 
 /// A key that is to be taken over.
@@ -165,6 +167,9 @@ fn plan(
     key: &Listed,
 ) -> Result<Result<(Identity, Zeroizing<Vec<u8>>), Outcome>, Error> {
     let skipped = |why: &str| Ok(Err(Outcome::Skipped(why.to_owned())));
+    if let Some(why) = key.unfit {
+        return skipped(why);
+    }
     let email = key
         .user_id
         .rsplit_once('<')
@@ -273,22 +278,25 @@ impl Home {
             return Err(Error::Failed("gpg cannot list the secret keys".into()));
         }
         let mut keys: Vec<Listed> = Vec::new();
-        let mut wants_fingerprint = false;
+        // Source: GnuPG's doc/DETAILS, "Format of the colon listings".
         for line in String::from_utf8_lossy(&output).lines() {
-            let mut fields = line.split(':');
-            let kind = fields.next();
-            let text = fields.nth(8).unwrap_or_default();
-            match (kind, keys.last_mut()) {
-                (Some("sec"), _) => wants_fingerprint = true,
-                (Some("fpr"), _) if wants_fingerprint => {
-                    wants_fingerprint = false;
-                    keys.push(Listed {
-                        fingerprint: text.to_owned(),
-                        user_id: String::new(),
-                    });
+            let fields: Vec<&str> = line.split(':').collect();
+            let field = |place: usize| fields.get(place).copied().unwrap_or_default();
+            match (field(0), keys.last_mut()) {
+                ("sec", _) => keys.push(Listed {
+                    fingerprint: String::new(),
+                    user_id: String::new(),
+                    unfit: match (field(1), field(11)) {
+                        ("r", _) => Some("it is revoked"),
+                        (_, uses) if !uses.contains('s') => Some("its primary key does not sign"),
+                        _ => None,
+                    },
+                }),
+                ("fpr", Some(key)) if key.fingerprint.is_empty() => {
+                    key.fingerprint = field(9).to_owned();
                 }
-                (Some("uid"), Some(key)) if key.user_id.is_empty() => {
-                    key.user_id = text.replace("\\x3a", ":");
+                ("uid", Some(key)) if key.user_id.is_empty() => {
+                    key.user_id = field(9).replace("\\x3a", ":");
                 }
                 _ => {}
             }
