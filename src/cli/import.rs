@@ -45,7 +45,7 @@ pub(super) struct Wish {
 /// Keys that gpg exports in one call.
 const BATCH: usize = 100;
 /// Bytes that are made room for before gpg's answer is read, so that it is not moved in memory: a key with its certificate has some thousand.
-const ROOM: usize = BATCH * 16 << 10;
+const ROOM: usize = (BATCH * 16) << 10;
 
 /// A secret key as gpg lists it.
 struct Listed {
@@ -68,6 +68,14 @@ enum Outcome {
     Present,
     Skipped(String),
     Failed(String),
+}
+
+/// What is to be done with a key.
+enum Plan {
+    /// It is exported with this passphrase and kept under this name.
+    Export(Identity, Zeroizing<Vec<u8>>),
+    /// Nothing.
+    Settled(Outcome),
 }
 
 /// What comes of the keys, counted and said.
@@ -115,12 +123,12 @@ pub(super) fn run(keystore: &Keystore, wish: &Wish) -> Result<(), Error> {
     let all = listed.len();
     for key in listed {
         match plan(keystore, wish, &key)? {
-            Ok((identity, phrase)) => wanted.push(Wanted {
+            Plan::Export(identity, phrase) => wanted.push(Wanted {
                 key,
                 identity,
                 phrase,
             }),
-            Err(outcome) => report.tell(&key, outcome)?,
+            Plan::Settled(outcome) => report.tell(&key, outcome)?,
         }
     }
     wanted.sort_by(|one, other| one.phrase.cmp(&other.phrase));
@@ -161,12 +169,8 @@ pub(super) fn run(keystore: &Keystore, wish: &Wish) -> Result<(), Error> {
 }
 
 /// By which name and with which passphrase a key is to be taken over, or why it is not.
-fn plan(
-    keystore: &Keystore,
-    wish: &Wish,
-    key: &Listed,
-) -> Result<Result<(Identity, Zeroizing<Vec<u8>>), Outcome>, Error> {
-    let skipped = |why: &str| Ok(Err(Outcome::Skipped(why.to_owned())));
+fn plan(keystore: &Keystore, wish: &Wish, key: &Listed) -> Result<Plan, Error> {
+    let skipped = |why: &str| Ok(Plan::Settled(Outcome::Skipped(why.to_owned())));
     if let Some(why) = key.unfit {
         return skipped(why);
     }
@@ -185,13 +189,13 @@ fn plan(
         return skipped("no phrase file; --all takes it");
     }
     if let Some(entry) = keystore.find(&identity)? {
-        return Ok(Err(present(&entry.fingerprint, key)));
+        return Ok(Plan::Settled(present(&entry.fingerprint, key)));
     }
     if keystore.was_deleted(&identity, &key.fingerprint)? {
         let formerly = keystore::Error::Formerly(key.fingerprint.clone());
         return skipped(&formerly.to_string());
     }
-    Ok(Ok((identity, phrase.unwrap_or_default())))
+    Ok(Plan::Export(identity, phrase.unwrap_or_default()))
 }
 
 fn take_in(
