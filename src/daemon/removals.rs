@@ -7,8 +7,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -37,13 +37,19 @@ pub(super) struct Removals {
     seen: Tree,
     /// Since when directories are missing, in Unix seconds, so that they are found without reading all.
     missing: Tree,
+    /// When the clock was last looked at: in Unix seconds, and by the clock that nobody sets.
+    clock: Mutex<(u64, Instant)>,
 }
+
+/// By how many seconds the clock may be put forward before that counts as having been wrong.
+const JUMP: u64 = 60;
 
 impl Removals {
     pub(super) fn open(store: &Store) -> Result<Self, store::Error> {
         Ok(Self {
             seen: store.tree("projects")?,
             missing: store.tree("missing projects")?,
+            clock: Mutex::new((now(), Instant::now())),
         })
     }
 
@@ -51,6 +57,29 @@ impl Removals {
     fn find(&self, directory: &Path) -> Result<Option<Seen>, store::Error> {
         let bytes = self.seen.find(directory.as_os_str().as_bytes())?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Sees to it that a clock that was wrong, and has been put right, shortens nobody's grace period.
+    fn follow_clock(&self, now: u64, at: Instant) -> Result<(), store::Error> {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let (then, then_at) = std::mem::replace(&mut *clock, (now, at));
+        let passed = at.saturating_duration_since(then_at).as_secs();
+        let jump = now.saturating_sub(then).saturating_sub(passed);
+        if jump < JUMP {
+            return Ok(());
+        }
+        tracing::warn!(
+            seconds = jump,
+            "the clock was put forward: the grace periods of removed projects end that much later"
+        );
+        for entry in self.missing.entries(b"", None) {
+            let (name, since) = entry?;
+            self.missing.set(
+                &name,
+                seconds(since).saturating_add(jump).to_be_bytes().to_vec(),
+            )?;
+        }
+        Ok(())
     }
 
     fn forget(&self, directories: &BTreeSet<PathBuf>) -> Result<(), store::Error> {
@@ -138,6 +167,7 @@ pub(super) fn delete_keys(daemon: &Daemon) {
 
 fn try_delete_keys(daemon: &Daemon) -> Result<(), store::Error> {
     let (config, removals) = (daemon.config(), &daemon.removals);
+    removals.follow_clock(now(), Instant::now())?;
     let mut due: BTreeMap<Identity, BTreeSet<PathBuf>> = BTreeMap::new();
     for directory in below(&removals.missing, Path::new("/")) {
         let directory = directory?;
@@ -147,8 +177,7 @@ fn try_delete_keys(daemon: &Daemon) -> Result<(), store::Error> {
         else {
             continue;
         };
-        let since = since.try_into().map_or(u64::MAX, u64::from_be_bytes);
-        if now() < since.saturating_add(grace.as_secs()) {
+        if now() < seconds(since).saturating_add(grace.as_secs()) {
             continue;
         }
         match removals.find(&directory)? {
@@ -200,6 +229,11 @@ fn is_removed(directory: &Path, seen: &Seen, drop: &Drop) -> bool {
     is_gone(directory) && inode(&drop.root) == Some(seen.root)
 }
 
+/// A time as it is kept; what cannot be understood never comes.
+fn seconds(kept: Vec<u8>) -> u64 {
+    kept.try_into().map_or(u64::MAX, u64::from_be_bytes)
+}
+
 fn inode(root: &Path) -> Option<u64> {
     std::fs::metadata(root).ok().map(|metadata| metadata.ino())
 }
@@ -210,5 +244,34 @@ fn told(result: Result<(), store::Error>) {
             error = reason(&error),
             "cannot keep track of removed projects"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_put_forward_shortens_no_grace_period() {
+        let dir = tempfile::tempdir().unwrap();
+        let removals = Removals::open(&Store::open(dir.path()).unwrap()).unwrap();
+        let (start, at) = *removals.clock.lock().unwrap();
+        let since = || seconds(removals.missing.find(b"/a").unwrap().unwrap());
+        removals
+            .missing
+            .set(b"/a", start.to_be_bytes().to_vec())
+            .unwrap();
+        let hour = Duration::from_secs(3600);
+        // Time goes by as it should, however long it takes.
+        removals.follow_clock(start + 3600, at + hour).unwrap();
+        assert_eq!(since(), start);
+        // Six years within an hour, as from a clock that had stopped.
+        removals
+            .follow_clock(start + 7200 + 200_000_000, at + 2 * hour)
+            .unwrap();
+        assert_eq!(since(), start + 200_000_000);
+        // Put back: the periods end later, which harms nobody.
+        removals.follow_clock(start, at + 2 * hour).unwrap();
+        assert_eq!(since(), start + 200_000_000);
     }
 }
