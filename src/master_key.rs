@@ -101,13 +101,13 @@ pub fn create(path: &Path, state_dir: &Path) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     })?;
+    let daemon = fs::metadata(state_dir).map_err(failed)?;
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)
         .map_err(failed)?;
-    let daemon = fs::metadata(state_dir).map_err(failed)?;
     std::os::unix::fs::fchown(&file, Some(daemon.uid()), Some(daemon.gid())).map_err(failed)?;
     writeln!(file, "{}", *key.to_base64()).map_err(failed)?;
     file.sync_all().map_err(failed)

@@ -773,7 +773,16 @@ fn the_help_of_each_command_names_its_options() {
         ),
         (&["key", "list"], &["--json", "--api", "--store"]),
         (&["key", "show"], &["--json", "<EMAIL>"]),
-        (&["key", "export"], &["--store", "<EMAIL>"]),
+        (
+            &["key", "export"],
+            &[
+                "--store",
+                "[EMAIL]",
+                "--secret",
+                "--output",
+                "--passphrase-file",
+            ],
+        ),
         (&["key", "extend"], &["--expires", "--json", "<EMAIL>"]),
         (&["key", "delete"], &["--yes", "<EMAIL>"]),
         (&["completions"], &["bash", "zsh", "fish"]),

@@ -246,6 +246,27 @@ fn a_dry_run_says_what_a_run_does() {
     fs::write(home.phrases().join(PROTECTED), "wrong\n").unwrap();
     home.generate("dave#tools@copr.example.org", "");
     home.generate("no e-mail at all", "");
+    // Two keys of one e-mail: the first that gpg lists is taken.
+    home.generate("frank#tools@copr.example.org", "");
+    home.gpg(&[
+        "--passphrase",
+        "",
+        "--quick-gen-key",
+        "again <frank#tools@copr.example.org>",
+        "rsa2048",
+        "cert,sign",
+        "5y",
+    ]);
+    home.gpg(&[
+        "--passphrase",
+        "",
+        "--quick-gen-key",
+        "other <other@example.org>",
+        "ed25519",
+        "cert,sign",
+        "5y",
+    ]);
+    fs::create_dir(home.phrases().join("erin#tools@copr.example.org")).unwrap();
     assert_eq!(import(&home, &daemon, &["--all"]).status.code(), Some(1));
     out(&signdrop(&daemon, &["key", "delete", "--yes", PLAIN], &[]));
     home.generate("erin#tools@copr.example.org", "");
@@ -298,11 +319,17 @@ fn every_user_id_expiry_and_subkey_of_an_old_ring_stays_in_the_certificate() {
     assert!(!home.path().join("pubring.kbx").exists());
     let mut daemon = Daemon::start("");
     assert!(daemon.stop().success());
-    let words = ["key", "import", "--gnupg", home.path().to_str().unwrap()];
-    let output = signdrop(&daemon, &words, &[]);
-    let listed = out(&signdrop(&daemon, &["key", "list"], &[]));
+    let ambiguous = signdrop(
+        &daemon,
+        &["key", "import", "--gnupg", home.path().to_str().unwrap()],
+        &[],
+    );
+    assert!(out(&ambiguous).contains("several e-mails"), "{ambiguous:?}");
+    fs::create_dir(home.phrases()).unwrap();
+    fs::write(home.phrases().join(PLAIN), "1\n").unwrap();
+    let output = import(&home, &daemon, &[]);
     assert!(out(&output).contains("1 imported"), "{output:?}");
-    let email = listed.split_whitespace().last().unwrap();
+    let email = PLAIN;
     let exported = daemon.dir.path().join("exported.asc");
     fs::write(
         &exported,

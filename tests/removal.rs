@@ -93,7 +93,7 @@ fn the_key_of_a_removed_project_is_deleted_after_the_grace_period_and_no_other()
 
 #[test]
 fn a_project_that_comes_back_keeps_its_key_be_it_by_a_file_or_found_at_the_end() {
-    let mut daemon = start("4s");
+    let mut daemon = start("12s");
     let tools = sign(&daemon, "alice/tools");
     let other = sign(&daemon, "bob/other");
     let before = [TOOLS, OTHER].map(|key| fingerprint(&daemon, key).unwrap());
@@ -108,9 +108,11 @@ fn a_project_that_comes_back_keeps_its_key_be_it_by_a_file_or_found_at_the_end()
             == 2
     });
     sign(&daemon, "alice/tools");
-    daemon.until_logged("is there again");
     fs::create_dir(&other).unwrap();
-    thread::sleep(Duration::from_secs(6));
+    daemon.until("both noticed", |daemon| {
+        daemon.log().matches("is there again").count() == 2
+    });
+    thread::sleep(Duration::from_secs(14));
     let after = [TOOLS, OTHER].map(|key| fingerprint(&daemon, key).unwrap());
     assert_eq!(after, before);
     // Once more: the second removal has a grace period of its own.
@@ -232,7 +234,7 @@ fn a_disk_that_is_not_mounted_deletes_no_key() {
 
 #[test]
 fn keys_are_kept_where_nothing_is_said() {
-    let mut daemon = Daemon::start("");
+    let mut daemon = Daemon::start("removal_grace = \"1s\"");
     let tools = sign(&daemon, "alice/tools");
     fs::remove_dir_all(&tools).unwrap();
     let_grace_pass();

@@ -1,6 +1,7 @@
 //! `signdrop key import`
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read as _, Write as _},
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -17,6 +18,7 @@ use super::{
     terminal::{clean, progress, say, shown},
 };
 use crate::{
+    arrival::reason,
     identity::Identity,
     key::{
         SecretKey,
@@ -50,8 +52,10 @@ const ROOM: usize = (BATCH * 16) << 10;
 /// A secret key as gpg lists it.
 struct Listed {
     fingerprint: String,
-    /// The first of its user ids.
+    /// The first of its user ids, as gpg lists them.
     user_id: String,
+    /// The e-mails of all of them.
+    emails: BTreeSet<Identity>,
     /// Why nobody would accept its signatures, if so.
     unfit: Option<&'static str>,
 }
@@ -120,9 +124,14 @@ pub(super) fn run(keystore: &Keystore, wish: &Wish) -> Result<(), Error> {
     };
     // What has the same passphrase is exported together.
     let mut wanted: Vec<Wanted> = Vec::new();
+    let mut planned = BTreeSet::new();
     let all = listed.len();
     for key in listed {
         match plan(keystore, wish, &key)? {
+            Plan::Export(identity, _) if !planned.insert(identity.clone()) => report.tell(
+                &key,
+                Outcome::Skipped(format!("another key of the home is that of {identity}")),
+            )?,
             Plan::Export(identity, phrase) => wanted.push(Wanted {
                 key,
                 identity,
@@ -174,16 +183,29 @@ fn plan(keystore: &Keystore, wish: &Wish, key: &Listed) -> Result<Plan, Error> {
     if let Some(why) = key.unfit {
         return skipped(why);
     }
-    let email = key
-        .user_id
-        .rsplit_once('<')
-        .and_then(|(_, rest)| rest.strip_suffix('>'));
-    let Some(identity) = email.and_then(|email| email.parse::<Identity>().ok()) else {
-        return skipped("its first user id ends in no e-mail");
-    };
-    let phrase = match &wish.phrases {
-        Some(phrases) => phrase(&phrases.join(identity.as_str()))?,
-        None => None,
+    let mut emails: Vec<(&Identity, Option<Zeroizing<Vec<u8>>>)> = Vec::new();
+    for email in &key.emails {
+        let phrase = match &wish.phrases {
+            Some(phrases) => match phrase(&phrases.join(email.as_str())) {
+                Ok(phrase) => phrase,
+                Err(error) => return Ok(Plan::Settled(Outcome::Failed(reason(&error)))),
+            },
+            None => None,
+        };
+        emails.push((email, phrase));
+    }
+    // Which of several e-mails is a project's, its phrase file tells.
+    if emails.len() > 1 {
+        emails.retain(|(_, phrase)| phrase.is_some());
+    }
+    let (identity, phrase) = match emails.as_slice() {
+        [(identity, phrase)] => ((*identity).clone(), phrase.clone()),
+        _ if key.emails.is_empty() => return skipped("none of its user ids ends in an e-mail"),
+        _ => {
+            return skipped(
+                "its user ids have several e-mails; that of which there is a phrase file is taken",
+            );
+        }
     };
     if wish.phrases.is_some() && phrase.is_none() && !wish.all {
         return skipped("no phrase file; --all takes it");
@@ -232,8 +254,8 @@ fn phrase(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
     }
 }
 
-/// A GnuPG home as gpg sees it: a directory that leads to the keys of the real one, where nothing is written, and which has an agent
-/// of its own.
+/// A GnuPG home as gpg sees it: a directory in memory with copies of the real one's keys, since gpg's agent writes keys anew as it likes.
+/// The agent is its own.
 struct Home(tempfile::TempDir);
 
 impl Drop for Home {
@@ -250,10 +272,11 @@ impl Drop for Home {
 impl Home {
     fn open(real: &Path) -> Result<Self, Error> {
         let real = real.canonicalize().map_err(at(real))?;
+        let memory = Path::new("/dev/shm");
         let home = tempfile::Builder::new()
             .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir()
-            .map_err(at(&std::env::temp_dir()))?;
+            .tempdir_in(memory)
+            .map_err(at(memory))?;
         let link = |name: &str| {
             let target = real.join(name);
             if !target.exists() {
@@ -264,12 +287,22 @@ impl Home {
                 .map_err(at(&target))
         };
         let public = [link("pubring.kbx")?, link("pubring.gpg")?];
-        if !link("private-keys-v1.d")? || public == [false, false] {
+        let keys = real.join("private-keys-v1.d");
+        if !keys.is_dir() || public == [false, false] {
             return Err(Error::Failed(format!(
                 "{} is no home of GnuPG 2: it has pubring.kbx or pubring.gpg, and private-keys-v1.d; `gpg --homedir HOME \
                  --list-secret-keys` makes these out of an older one",
                 shown(&real)
             )));
+        }
+        let copies = home.path().join("private-keys-v1.d");
+        fs::create_dir(&copies).map_err(at(&copies))?;
+        for entry in fs::read_dir(&keys).map_err(at(&keys))? {
+            let entry = entry.map_err(at(&keys))?;
+            if entry.path().extension() == Some("key".as_ref()) {
+                fs::copy(entry.path(), copies.join(entry.file_name()))
+                    .map_err(at(&entry.path()))?;
+            }
         }
         Ok(Self(home))
     }
@@ -290,17 +323,30 @@ impl Home {
                 ("sec", _) => keys.push(Listed {
                     fingerprint: String::new(),
                     user_id: String::new(),
-                    unfit: match (field(1), field(11)) {
-                        ("r", _) => Some("it is revoked"),
-                        (_, uses) if !uses.contains('s') => Some("its primary key does not sign"),
+                    emails: BTreeSet::new(),
+                    unfit: match (field(1), field(3), field(11)) {
+                        ("r", _, _) => Some("it is revoked"),
+                        // RFC 9580, section 9.1.
+                        (_, algorithm, _) if algorithm != "1" => Some("it is no RSA key"),
+                        (_, _, uses) if !uses.contains('s') => {
+                            Some("its primary key does not sign")
+                        }
                         _ => None,
                     },
                 }),
                 ("fpr", Some(key)) if key.fingerprint.is_empty() => {
                     key.fingerprint = field(9).to_owned();
                 }
-                ("uid", Some(key)) if key.user_id.is_empty() => {
-                    key.user_id = field(9).replace("\\x3a", ":");
+                ("uid", Some(key)) if field(1) != "r" => {
+                    let user_id = field(9).replace("\\x3a", ":");
+                    let email = user_id
+                        .rsplit_once('<')
+                        .and_then(|(_, rest)| rest.strip_suffix('>'));
+                    key.emails
+                        .extend(email.and_then(|email| email.parse().ok()));
+                    if key.user_id.is_empty() {
+                        key.user_id = user_id;
+                    }
                 }
                 _ => {}
             }

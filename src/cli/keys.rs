@@ -54,7 +54,9 @@ pub(super) fn open_keystore(keys: &Keys) -> Result<Keystore, Error> {
     let state_dir = keys
         .store
         .as_deref()
-        .ok_or_else(|| Error::Usage("--store is missing".into()))?;
+        .ok_or_else(|| Error::Usage(
+                "--store DIR is missing: this works on the store of a daemon that is stopped, such as /var/lib/signdrop".into(),
+            ))?;
     daemon::forbid_core_dumps()?;
     let defaults = config_keys(keys)?;
     let master = master_key::read(&defaults.master_key)?;

@@ -1,7 +1,7 @@
 //! Projects whose directories have been removed: their keys go too, after a grace period, where the configuration says so.
 //!
 //! A disk that is not mounted looks like a tree without projects. So a directory counts as removed only while the drop directory is the very
-//! one that it was in, by its inode's number, which differs between what is mounted and the directory that it is mounted on.
+//! one that it was in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +18,7 @@ use crate::{
     arrival::reason,
     config::{Config, Drop},
     identity::Identity,
+    keystore::unix_seconds,
     record::{below, now},
     store::{self, Store, Tree},
 };
@@ -26,8 +27,26 @@ use crate::{
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
     identity: Identity,
-    /// The drop directory's inode.
-    root: u64,
+    /// Which directory the drop directory was.
+    root: Root,
+}
+
+/// A directory by its inode's number and birth, in Unix seconds where the filesystem knows it: neither changes when a disk is mounted anew, and
+/// another disk in its place has others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Root {
+    inode: u64,
+    born: Option<u64>,
+}
+
+impl Root {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            inode: metadata.ino(),
+            born: metadata.created().ok().map(unix_seconds),
+        })
+    }
 }
 
 /// The directories of projects, by absolute path. Nothing is flushed: what a crash loses is found again by looking.
@@ -59,14 +78,18 @@ impl Removals {
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// Sees to it that a clock that was wrong, and has been put right, shortens nobody's grace period.
-    fn follow_clock(&self, now: u64, at: Instant) -> Result<(), store::Error> {
+    /// Whether another second has passed since this was asked. Sees to it that a clock that was wrong, and has been put right, shortens
+    /// nobody's grace period.
+    fn follow_clock(&self, now: u64, at: Instant) -> Result<bool, store::Error> {
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let (then, then_at) = std::mem::replace(&mut *clock, (now, at));
-        let passed = at.saturating_duration_since(then_at).as_secs();
+        let passed = at.saturating_duration_since(clock.1).as_secs();
+        if passed < 1 {
+            return Ok(false);
+        }
+        let (then, _) = std::mem::replace(&mut *clock, (now, at));
         let jump = now.saturating_sub(then).saturating_sub(passed);
         if jump < JUMP {
-            return Ok(());
+            return Ok(true);
         }
         tracing::warn!(
             seconds = jump,
@@ -79,7 +102,7 @@ impl Removals {
                 seconds(since).saturating_add(jump).to_be_bytes().to_vec(),
             )?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn forget(&self, directories: &BTreeSet<PathBuf>) -> Result<(), store::Error> {
@@ -101,7 +124,7 @@ pub(super) fn seen(daemon: &Daemon, drop: &Drop, relative: &Path) {
 }
 
 fn try_see(daemon: &Daemon, drop: &Drop, relative: &Path) -> Result<(), store::Error> {
-    let (Ok(project), Some(root)) = (drop.templates.project(relative), inode(&drop.root)) else {
+    let (Ok(project), Some(root)) = (drop.templates.project(relative), Root::of(&drop.root)) else {
         return Ok(());
     };
     let depth = drop.templates.depth();
@@ -121,9 +144,18 @@ fn try_see(daemon: &Daemon, drop: &Drop, relative: &Path) -> Result<(), store::E
         // Word of the file may have come later than word of the directory's end.
         daemon.gone().insert(directory);
     } else if removals.missing.find(name)?.is_some() && !is_gone(&directory) {
-        removals.missing.unset(name)?;
-        tracing::info!(directory = %directory.display(), identity = %seen.identity, "a project's directory is there again: its key stays");
+        there_again(removals, &directory)?;
     }
+    Ok(())
+}
+
+/// Ends a grace period.
+fn there_again(removals: &Removals, directory: &Path) -> Result<(), store::Error> {
+    removals.missing.unset(directory.as_os_str().as_bytes())?;
+    tracing::info!(
+        ?directory,
+        "a project's directory is there again, or nobody is to delete its key any more: it stays"
+    );
     Ok(())
 }
 
@@ -150,7 +182,7 @@ fn try_note(daemon: &Daemon, path: &Path) -> Result<(), store::Error> {
         if is_removed(&directory, &seen, drop) {
             removals.missing.set(name, now().to_be_bytes().to_vec())?;
             tracing::warn!(
-                directory = %directory.display(),
+                ?directory,
                 identity = %seen.identity,
                 "a project's directory is gone: unless it comes back or the project has another one, its key will be deleted in {}",
                 humantime::format_duration(grace)
@@ -167,24 +199,26 @@ pub(super) fn delete_keys(daemon: &Daemon) {
 
 fn try_delete_keys(daemon: &Daemon) -> Result<(), store::Error> {
     let (config, removals) = (daemon.config(), &daemon.removals);
-    removals.follow_clock(now(), Instant::now())?;
+    if !removals.follow_clock(now(), Instant::now())? {
+        return Ok(());
+    }
     let mut due: BTreeMap<Identity, BTreeSet<PathBuf>> = BTreeMap::new();
     for directory in below(&removals.missing, Path::new("/")) {
         let directory = directory?;
         let name = directory.as_os_str().as_bytes();
-        let (Some((drop, grace)), Some(since)) =
-            (deleting(&config, &directory), removals.missing.find(name)?)
-        else {
+        let removed = match (deleting(&config, &directory), removals.find(&directory)?) {
+            (Some((drop, grace)), Some(seen)) if is_removed(&directory, &seen, drop) => {
+                Some((seen.identity, grace))
+            }
+            _ => None,
+        };
+        let Some((identity, grace)) = removed else {
+            there_again(removals, &directory)?;
             continue;
         };
-        if now() < seconds(since).saturating_add(grace.as_secs()) {
-            continue;
-        }
-        match removals.find(&directory)? {
-            Some(seen) if is_removed(&directory, &seen, drop) => {
-                due.entry(seen.identity).or_default().insert(directory);
-            }
-            Some(_) | None => removals.missing.unset(name)?,
+        let since = removals.missing.find(name)?.map_or(u64::MAX, seconds);
+        if now() >= since.saturating_add(grace.as_secs()) {
+            due.entry(identity).or_default().insert(directory);
         }
     }
     if due.is_empty() {
@@ -226,16 +260,12 @@ fn deleting<'a>(config: &'a Arc<Config>, path: &Path) -> Option<(&'a Drop, Durat
 
 fn is_removed(directory: &Path, seen: &Seen, drop: &Drop) -> bool {
     // In this order: a disk that is unmounted between the two questions is noticed by the second.
-    is_gone(directory) && inode(&drop.root) == Some(seen.root)
+    is_gone(directory) && Root::of(&drop.root) == Some(seen.root)
 }
 
 /// A time as it is kept; what cannot be understood never comes.
 fn seconds(kept: Vec<u8>) -> u64 {
     kept.try_into().map_or(u64::MAX, u64::from_be_bytes)
-}
-
-fn inode(root: &Path) -> Option<u64> {
-    std::fs::metadata(root).ok().map(|metadata| metadata.ino())
 }
 
 fn told(result: Result<(), store::Error>) {

@@ -61,6 +61,8 @@ impl Call {
             .map_err(|error| named(path, error))?;
         writeln!(file, "{}", made.private_key)
             .and_then(|()| file.sync_all())
+            // Half a key would keep the next one out.
+            .or_else(|error| std::fs::remove_file(path).and(Err(error)))
             .map_err(|error| named(path, error))?;
         print(made.public_key.as_bytes())
     }
