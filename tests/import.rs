@@ -96,6 +96,22 @@ impl Home {
         line.split(':').nth(9).unwrap().to_owned()
     }
 
+    /// The certificate's packets as gpg shows them, and its bytes, both sorted.
+    fn packets(&self, fingerprint: &str) -> (Vec<String>, Vec<u8>) {
+        let mut bytes = self.certificate(fingerprint);
+        let file = self.path().join("certificate");
+        fs::write(&file, &bytes).unwrap();
+        let text =
+            String::from_utf8(self.gpg(&["--list-packets", file.to_str().unwrap()])).unwrap();
+        let packets = text
+            .split("# off=")
+            .map(|packet| packet.split_once('\n').map_or("", |(_, rest)| rest));
+        let mut packets: Vec<String> = packets.map(str::to_owned).collect();
+        packets.sort();
+        bytes.sort_unstable();
+        (packets, bytes)
+    }
+
     fn armour(&self, email: &str) -> String {
         String::from_utf8(self.gpg(&["--armor", "--export", email])).unwrap()
     }
@@ -246,6 +262,9 @@ fn a_dry_run_says_what_a_run_does() {
     fs::write(home.phrases().join(PROTECTED), "wrong\n").unwrap();
     home.generate("dave#tools@copr.example.org", "");
     home.generate("no e-mail at all", "");
+    assert_eq!(import(&home, &daemon, &["--all"]).status.code(), Some(1));
+    out(&signdrop(&daemon, &["key", "delete", "--yes", PLAIN], &[]));
+    home.generate("erin#tools@copr.example.org", "");
     // Two keys of one e-mail: the first that gpg lists is taken.
     home.generate("frank#tools@copr.example.org", "");
     home.gpg(&[
@@ -267,9 +286,6 @@ fn a_dry_run_says_what_a_run_does() {
         "5y",
     ]);
     fs::create_dir(home.phrases().join("erin#tools@copr.example.org")).unwrap();
-    assert_eq!(import(&home, &daemon, &["--all"]).status.code(), Some(1));
-    out(&signdrop(&daemon, &["key", "delete", "--yes", PLAIN], &[]));
-    home.generate("erin#tools@copr.example.org", "");
     home.end_agent();
     let lines = |output: &Output| {
         let text = String::from_utf8(output.stdout.clone()).unwrap();
@@ -287,7 +303,7 @@ fn a_dry_run_says_what_a_run_does() {
     assert_eq!(dry.status.code(), wet.status.code());
     let said = String::from_utf8(wet.stdout).unwrap();
     assert!(
-        said.contains("1 imported, 2 present, 2 skipped, 1 failed"),
+        said.contains("1 imported, 2 present, 4 skipped, 2 failed"),
         "{said}"
     );
 }
@@ -338,7 +354,8 @@ fn every_user_id_expiry_and_subkey_of_an_old_ring_stays_in_the_certificate() {
     .unwrap();
     let user = Home::empty();
     user.gpg(&["--import", exported.to_str().unwrap()]);
-    assert!(user.certificate(&fingerprint) == home.certificate(&fingerprint));
+    // The order of user ids is each program's own.
+    assert_eq!(user.packets(&fingerprint), home.packets(&fingerprint));
 }
 
 #[test]
