@@ -109,6 +109,15 @@ impl Error {
     }
 }
 
+/// An error that names its file.
+fn at(path: &Path) -> impl Fn(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        path: path.clone(),
+        source,
+    }
+}
+
 /// A master key that is not the store's is a mistake in the configuration.
 fn keystore_status(error: &keystore::Error) -> Status {
     match error {

@@ -426,22 +426,30 @@ impl Keystore {
         Ok(present)
     }
 
-    /// At most `limit` keys in the order of their identities, from the first behind `after` on.
+    /// The keys in the order of their identities, from the first behind `after` on.
+    ///
+    /// # Errors
+    /// [`Error::Store`] may pass, [`Error::Record`] stays.
+    pub fn entries(
+        &self,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = Result<KeyEntry, Error>> + '_ {
+        let understood = |(name, bytes): (Vec<u8>, Vec<u8>)| {
+            let name = String::from_utf8_lossy(&name).into_owned();
+            let identity = name.parse().map_err(|_| Error::Record(name.clone()))?;
+            self.entry(identity, decode(&bytes, &name)?)
+        };
+        let records = self.keys.entries(b"", after.map(str::as_bytes));
+        records
+            .filter_map(move |record| record.map_err(Error::from).and_then(understood).transpose())
+    }
+
+    /// At most `limit` keys, as [`Keystore::entries`].
     ///
     /// # Errors
     /// [`Error::Store`] may pass, [`Error::Record`] stays.
     pub fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<KeyEntry>, Error> {
-        let mut keys = Vec::new();
-        for entry in self.keys.entries(b"", after.map(str::as_bytes)) {
-            if keys.len() >= limit {
-                break;
-            }
-            let (name, bytes) = entry?;
-            let name = String::from_utf8_lossy(&name).into_owned();
-            let identity = name.parse().map_err(|_| Error::Record(name.clone()))?;
-            keys.extend(self.entry(identity, decode(&bytes, &name)?)?);
-        }
-        Ok(keys)
+        self.entries(after).take(limit).collect()
     }
 
     /// How many keys there are. Takes the same time however many.

@@ -21,6 +21,7 @@ pub mod master_key;
 pub mod metrics;
 pub mod obs;
 pub mod place;
+mod private_file;
 pub mod project;
 pub mod queue;
 pub mod record;

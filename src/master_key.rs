@@ -3,7 +3,7 @@
 use std::{
     env, fs, io,
     io::Write as _,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::{
     config::MasterKeySource,
     keystore::{MasterKey, VaultError},
+    private_file,
 };
 
 /// Why there is no master key. All stay until somebody does something.
@@ -102,13 +103,8 @@ pub fn create(path: &Path, state_dir: &Path) -> Result<(), Error> {
         source,
     })?;
     let daemon = fs::metadata(state_dir).map_err(failed)?;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
-    std::os::unix::fs::fchown(&file, Some(daemon.uid()), Some(daemon.gid())).map_err(failed)?;
-    writeln!(file, "{}", *key.to_base64()).map_err(failed)?;
-    file.sync_all().map_err(failed)
+    private_file::create(path, failed, |file| {
+        fchown(&*file, Some(daemon.uid()), Some(daemon.gid())).map_err(failed)?;
+        writeln!(file, "{}", *key.to_base64()).map_err(failed)
+    })
 }

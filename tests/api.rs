@@ -11,7 +11,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
     process::Command,
@@ -20,7 +20,7 @@ use std::{
 };
 
 use common::{
-    daemon::{Daemon, Mounted, PATIENCE},
+    daemon::{Daemon, Mounted, PATIENCE, free_port},
     quick_package, run,
 };
 use serde_json::{Value, json};
@@ -38,10 +38,7 @@ fn with_tcp() -> (Daemon, u16) {
 }
 
 fn listen_too(daemon: &Daemon, address: &str) -> u16 {
-    let port = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let port = free_port();
     let config = fs::read_to_string(daemon.config()).unwrap();
     daemon.write_config(
         &config

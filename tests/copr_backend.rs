@@ -10,13 +10,16 @@ mod common;
 use std::{
     ffi::OsStr,
     fs,
-    net::TcpListener,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use common::{Rpmdb, daemon::Daemon, packages_below, rpmbuild, run};
+use common::{
+    Rpmdb,
+    daemon::{Daemon, free_port},
+    packages_below, rpmbuild, run,
+};
 
 const TOOLS: &str = "alice#tools@copr.example.org";
 const FORK: &str = "bob#fork@copr.example.org";
@@ -216,10 +219,7 @@ fn the_build_sequence_through_sign_ends_in_a_repository_that_dnf_installs_from()
 fn the_build_sequence_through_obs_signs_protocol_ends_in_a_repository_that_dnf_installs_from() {
     let mut copr = Copr::start();
     copr.daemon.stop();
-    let port = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let port = free_port();
     let config = fs::read_to_string(copr.daemon.config()).unwrap();
     let obs = format!("[obs]\nlisten = \"tcp:127.0.0.1:{port}\"\nports = \"any\"\n[keys]");
     copr.daemon.write_config(&config.replace("[keys]", &obs));

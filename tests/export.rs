@@ -17,6 +17,7 @@ use std::{
 use common::{
     Rpmdb,
     daemon::{Daemon, Mounted},
+    gnupg::Home,
     out, quick_package, run,
 };
 
@@ -67,34 +68,6 @@ fn signdrop(daemon: &Daemon, words: &[&str]) -> Command {
     command
 }
 
-/// A GnuPG home, whose agent ends with it.
-struct Home(tempfile::TempDir);
-
-impl Home {
-    fn gpg(&self, words: &[&str]) -> Output {
-        run(Command::new("gpg")
-            .arg("--homedir")
-            .arg(self.0.path())
-            .args(["--batch", "--quiet", "--yes", "--pinentry-mode", "loopback"])
-            .args(words))
-    }
-}
-
-impl Home {
-    fn end_agent(&self) {
-        run(Command::new("gpgconf")
-            .arg("--homedir")
-            .arg(self.0.path())
-            .args(["--kill", "gpg-agent"]));
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        self.end_agent();
-    }
-}
-
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -112,20 +85,20 @@ fn gpg_signs_with_what_was_exported_and_only_with_the_passphrase() {
         fs::metadata(&file).unwrap().permissions().mode() & 0o7777,
         0o600
     );
-    let home = Home(tempfile::tempdir().unwrap());
-    out(&home.gpg(&["--import", text(&file)]));
+    let home = Home::empty();
+    out(&home.run(&["--import", text(&file)]));
     fs::write(path("text"), "some text\n").unwrap();
     for (email, public) in &keys {
         fs::write(path("public.asc"), public).unwrap();
         let dearmored = path("public.gpg");
-        out(&home.gpg(&[
+        out(&home.run(&[
             "--output",
             text(&dearmored),
             "--dearmor",
             text(&path("public.asc")),
         ]));
         let sign = |phrase: &str| {
-            home.gpg(&[
+            home.run(&[
                 "--passphrase",
                 phrase,
                 "--local-user",
@@ -156,15 +129,15 @@ fn a_key_that_went_to_gpg_and_came_back_is_the_same() {
     let (email, public) = &keys[0];
     let file = daemon.dir.path().join("key.asc");
     out(&export(&daemon, &[email], &file));
-    let home = Home(tempfile::tempdir().unwrap());
-    out(&home.gpg(&["--import", text(&file)]));
-    let phrases = home.0.path().join("phrases");
+    let home = Home::empty();
+    out(&home.run(&["--import", text(&file)]));
+    let phrases = home.path().join("phrases");
     fs::create_dir(&phrases).unwrap();
     fs::write(phrases.join(email), PHRASE).unwrap();
     let mut other = Daemon::prepare("");
     out(&run(signdrop(&other, &["import"])
         .arg("--gnupg")
-        .arg(home.0.path())
+        .arg(home.path())
         .arg("--phrases")
         .arg(&phrases)));
     other.run();

@@ -13,7 +13,7 @@ use std::{
     process::{Command, Output},
 };
 
-use common::{Rpmdb, daemon::Daemon, out, quick_package, run};
+use common::{Rpmdb, daemon::Daemon, gnupg, out, quick_package, run};
 use rpm::RpmFormat;
 
 const PLAIN: &str = "alice#tools@copr.example.org";
@@ -21,12 +21,12 @@ const PROTECTED: &str = "bob#tools@copr.example.org";
 const UNKNOWN: &str = "carol#tools@copr.example.org";
 const PHRASE: &str = "correct horse";
 
-/// A GnuPG home, whose agent ends with it.
-struct Home(tempfile::TempDir);
+/// A home of copr-keygen's kind, or an empty one.
+struct Home(gnupg::Home);
 
 impl Home {
     fn empty() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(gnupg::Home::empty())
     }
 
     fn new() -> Self {
@@ -65,21 +65,13 @@ impl Home {
     }
 
     fn gpg(&self, words: &[&str]) -> Vec<u8> {
-        let output = run(Command::new("gpg")
-            .arg("--homedir")
-            .arg(self.path())
-            .args(["--batch", "--quiet", "--pinentry-mode", "loopback"])
-            .args(words));
+        let output = self.0.run(words);
         assert!(output.status.success(), "{output:?}");
         output.stdout
     }
 
-    /// So that no phrase is remembered.
     fn end_agent(&self) {
-        run(Command::new("gpgconf")
-            .arg("--homedir")
-            .arg(self.path())
-            .args(["--kill", "gpg-agent"]));
+        self.0.end_agent();
     }
 
     /// The certificate as packets.
@@ -114,12 +106,6 @@ impl Home {
 
     fn armour(&self, email: &str) -> String {
         String::from_utf8(self.gpg(&["--armor", "--export", email])).unwrap()
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        self.end_agent();
     }
 }
 

@@ -10,14 +10,14 @@ mod common;
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, TcpStream},
     path::Path,
     process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use common::{
-    daemon::{Daemon, PATIENCE},
+    daemon::{Daemon, PATIENCE, free_port},
     run,
 };
 use openssl::hash::{MessageDigest, hash};
@@ -31,10 +31,7 @@ const TOOLS: &str = "@group#tools@copr.example.org";
 /// A daemon that listens for obs-sign's clients, with one key, and its port.
 fn start(options: &str, algorithm: &str) -> (Daemon, u16) {
     let mut daemon = Daemon::prepare("");
-    let port = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let port = free_port();
     let config = fs::read_to_string(daemon.config()).unwrap();
     daemon.write_config(&config.replace(
         "[keys]",

@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    io,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
@@ -16,7 +15,7 @@ use serde_json::json;
 use signdrop_watcher::{Entry, walk};
 
 use super::{
-    Error, Print,
+    Error, Print, at,
     terminal::{clean, progress, say, say_json, shown},
 };
 use crate::{
@@ -203,8 +202,5 @@ pub(super) fn each(
 
 /// Reads a whole file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source: io::Error| Error::Io {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read(path).map_err(at(path))
 }

@@ -1,9 +1,8 @@
 //! `signdrop key export --secret`
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs,
     io::{self, IsTerminal as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -11,17 +10,15 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::{
-    Error, Keys,
+    Error, Keys, at,
     keys::{open_keystore, unknown},
     terminal::{progress, say, shown},
 };
 use crate::{
     identity::Identity,
     keystore::{KeyEntry, Keystore},
+    private_file,
 };
-
-/// How many keys are read at a time.
-const PAGE: usize = 1000;
 
 /// Which private keys are to be written, and where.
 #[derive(Debug, Args)]
@@ -58,67 +55,38 @@ pub(super) fn run(
         None => None,
     };
     let passphrase = passphrase(wish)?;
-    let failed = |source| Error::Io {
-        path: output.to_owned(),
-        source,
-    };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(output)
-        .map_err(failed)?;
-    let written = match single {
-        Some(entry) => write(&keystore, &entry, &passphrase, &mut file).map(|()| 1),
-        None => write_all(&keystore, &passphrase, &mut file),
-    };
-    match written.and_then(|count| file.sync_all().map(|()| count).map_err(failed)) {
-        Ok(count) => say(&format!("{count} private keys in {}", shown(output))),
-        Err(error) => {
-            // Half a file is no way back.
-            fs::remove_file(output).map_err(failed)?;
-            Err(error)
-        }
-    }
-}
-
-fn write_all(keystore: &Keystore, passphrase: &str, file: &mut File) -> Result<u64, Error> {
-    let bar = progress(keystore.count()?, "exporting");
-    let (mut after, mut count) = (None::<Identity>, 0);
-    loop {
-        let page = keystore.list(after.as_ref().map(Identity::as_str), PAGE)?;
-        let Some(last) = page.last() else {
-            bar.finish_and_clear();
-            return Ok(count);
+    let count = private_file::create(output, at(output), |file| {
+        let mut write = |entry: &KeyEntry| {
+            let secret = keystore.unlock(entry)?;
+            let armour = entry.certificate()?.with_secret(&secret, &passphrase)?;
+            file.write_all(&armour).map_err(at(output))
         };
-        after = Some(last.identity.clone());
-        for entry in &page {
-            write(keystore, entry, passphrase, file)?;
-            count += 1;
-            bar.inc(1);
+        match &single {
+            Some(entry) => write(entry).map(|()| 1),
+            None => write_all(&keystore, write),
         }
-    }
+    })?;
+    say(&format!("{count} private keys in {}", shown(output)))
 }
 
-fn write(
+fn write_all(
     keystore: &Keystore,
-    entry: &KeyEntry,
-    passphrase: &str,
-    file: &mut File,
-) -> Result<(), Error> {
-    let secret = keystore.unlock(entry)?;
-    let armour = entry.certificate()?.with_secret(&secret, passphrase)?;
-    Ok(file.write_all(&armour)?)
+    mut write: impl FnMut(&KeyEntry) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    let bar = progress(keystore.count()?, "exporting");
+    for entry in keystore.entries(None) {
+        write(&entry?)?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(bar.position())
 }
 
 fn passphrase(wish: &Wish) -> Result<Zeroizing<String>, Error> {
     let text = match &wish.passphrase_file {
         Some(path) => {
             let text = fs::read_to_string(path).map(Zeroizing::new);
-            let text = text.map_err(|source| Error::Io {
-                path: path.clone(),
-                source,
-            })?;
+            let text = text.map_err(at(path))?;
             Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())
         }
         None if !io::stdin().is_terminal() => {

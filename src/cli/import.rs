@@ -14,16 +14,13 @@ use indicatif::ProgressBar;
 use zeroize::Zeroizing;
 
 use super::{
-    Error,
+    Error, at,
     terminal::{clean, progress, say, shown},
 };
 use crate::{
     arrival::reason,
     identity::Identity,
-    key::{
-        SecretKey,
-        openpgp::{Certificate, transferable},
-    },
+    key::openpgp::transferable,
     keystore::{self, Creation, Keystore},
 };
 
@@ -152,7 +149,10 @@ pub(super) fn run(keystore: &Keystore, wish: &Wish) -> Result<(), Error> {
                 Some(Err(error)) => Outcome::Failed(error.to_string()),
                 Some(Ok(_)) if wish.dry_run => Outcome::Imported,
                 Some(Ok((secret, certificate))) => {
-                    take_in(keystore, identity, key, secret, certificate)?
+                    match keystore.import(identity, secret, certificate)? {
+                        Creation::New(_) => Outcome::Imported,
+                        Creation::Existing(entry) => present(&entry.fingerprint, key),
+                    }
                 }
             };
             report.tell(key, outcome)?;
@@ -218,20 +218,6 @@ fn plan(keystore: &Keystore, wish: &Wish, key: &Listed) -> Result<Plan, Error> {
         return skipped(&formerly.to_string());
     }
     Ok(Plan::Export(identity, phrase.unwrap_or_default()))
-}
-
-fn take_in(
-    keystore: &Keystore,
-    identity: &Identity,
-    key: &Listed,
-    secret: SecretKey,
-    certificate: Certificate,
-) -> Result<Outcome, Error> {
-    Ok(match keystore.import(identity, secret, certificate)? {
-        Creation::New(_) => Outcome::Imported,
-        // Another key of the home has the same e-mail.
-        Creation::Existing(entry) => present(&entry.fingerprint, key),
-    })
 }
 
 fn present(fingerprint: &str, key: &Listed) -> Outcome {
@@ -307,7 +293,7 @@ impl Home {
         Ok(Self(home))
     }
 
-    /// Every primary secret key, with its first user id.
+    /// Every primary secret key, with what gpg says of it.
     fn list(&self) -> Result<Vec<Listed>, Error> {
         let (output, success) =
             self.gpg(["--with-colons", "--list-secret-keys"].into_iter(), b"", 0)?;
@@ -396,13 +382,5 @@ impl Home {
         let status = child.wait().map_err(&failed)?;
         read.map_err(&failed)?;
         Ok((answer, status.success()))
-    }
-}
-
-fn at(path: &Path) -> impl Fn(io::Error) -> Error + use<> {
-    let path = path.to_owned();
-    move |source| Error::Io {
-        path: path.clone(),
-        source,
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Error,
+    Error, at,
     terminal::{say, shown},
 };
 use crate::{
@@ -84,14 +84,6 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
         .create(path)
         .map_err(at(path))?;
     say(&format!("made     {}", shown(path)))
-}
-
-fn at(path: &Path) -> impl Fn(std::io::Error) -> Error + use<> {
-    let path = path.to_owned();
-    move |source| Error::Io {
-        path: path.clone(),
-        source,
-    }
 }
 
 /// Prints the configuration as it is understood.

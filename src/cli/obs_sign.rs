@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use arguments::{Arguments, Mode, Time, USAGE, Verbosity};
+use arguments::{Arguments, FileMode, Mode, Time, USAGE, Verbosity};
 use conf::Conf;
 use entrusted::armour;
 use openssl::hash::{Hasher as RawHasher, MessageDigest};
@@ -150,22 +150,14 @@ impl Call {
                 let signer = self.signer()?;
                 print(format!("{}\n", signer.public().fingerprint()).as_bytes())
             }
-            Some(
-                mode @ (Mode::Package
-                | Mode::Module
-                | Mode::Detached
-                | Mode::RawDetached
-                | Mode::Clear
-                | Mode::Openssl
-                | Mode::Unsign),
-            ) => self.files(Some(mode)),
+            Some(Mode::File(mode)) => self.files(Some(mode)),
             None => self.files(None),
         }
     }
 
-    fn files(&self, mode: Option<Mode>) -> Result<(), Failure> {
+    fn files(&self, mode: Option<FileMode>) -> Result<(), Failure> {
         let signer = match mode {
-            Some(Mode::Unsign) => None,
+            Some(FileMode::Unsign) => None,
             Some(_) | None => Some(self.signer()?),
         };
         let work = Work {
@@ -225,13 +217,13 @@ impl Call {
 }
 
 /// What obs-sign does with a file where nobody says it.
-fn mode_of_name(path: &Path) -> Mode {
+fn mode_of_name(path: &Path) -> FileMode {
     let name = path.file_name().unwrap_or_default();
     match Format::of_name(name) {
-        Some(Format::Rpm) => Mode::Package,
-        Some(Format::Kmod) => Mode::Module,
-        None if name.as_encoded_bytes().ends_with(b".spm") => Mode::Package,
-        None => Mode::Clear,
+        Some(Format::Rpm) => FileMode::Package,
+        Some(Format::Kmod) => FileMode::Module,
+        None if name.as_encoded_bytes().ends_with(b".spm") => FileMode::Package,
+        None => FileMode::Clear,
     }
 }
 
@@ -250,18 +242,18 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn file(&self, mode: Mode, path: &Path) -> Result<(), String> {
+    fn file(&self, mode: FileMode, path: &Path) -> Result<(), String> {
         self.tell(mode, &shown(path));
         match mode {
-            Mode::Package => self.artifact(Format::Rpm, path),
-            Mode::Module => self.artifact(Format::Kmod, path),
-            Mode::Unsign => self.unsign(path),
-            Mode::Clear => self.clear(path),
-            Mode::Detached | Mode::RawDetached | Mode::Openssl => {
+            FileMode::Package => self.artifact(Format::Rpm, path),
+            FileMode::Module => self.artifact(Format::Kmod, path),
+            FileMode::Unsign => self.unsign(path),
+            FileMode::Clear => self.clear(path),
+            FileMode::Detached | FileMode::RawDetached | FileMode::Openssl => {
                 let mut file = File::open(path).map_err(|error| error.to_string())?;
                 let modified = modified(&file);
                 let signature = self.detached(mode, &mut file, modified)?;
-                let end = if mode == Mode::Detached {
+                let end = if mode == FileMode::Detached {
                     ".asc"
                 } else {
                     ".sig"
@@ -270,30 +262,22 @@ impl Work<'_> {
                 name.push(end);
                 write_beside(path, Path::new(&name), &signature)
             }
-            Mode::PublicKey
-            | Mode::KeyId
-            | Mode::Fingerprint
-            | Mode::MakeKey
-            | Mode::Extend
-            | Mode::Certificate
-            | Mode::Ping
-            | Mode::Help => Err("this mode takes no file".into()),
         }
     }
 
     /// From the standard input to the standard output.
-    fn filter(&self, mode: Mode) -> Result<(), String> {
+    fn filter(&self, mode: FileMode) -> Result<(), String> {
         let mut input = io::stdin().lock();
         let failed = |error: io::Error| error.to_string();
         let signed = match mode {
-            Mode::Detached | Mode::RawDetached | Mode::Openssl => {
+            FileMode::Detached | FileMode::RawDetached | FileMode::Openssl => {
                 self.detached(mode, &mut input, None)?
             }
-            Mode::Clear => {
+            FileMode::Clear => {
                 let text = read_text(&mut input)?;
                 self.clear_signed(&text, None)?.ok_or("already signed")?
             }
-            Mode::Package | Mode::Module | Mode::Unsign => {
+            FileMode::Package | FileMode::Module | FileMode::Unsign => {
                 // An artifact has to be read twice.
                 let mut copy = tempfile::NamedTempFile::new().map_err(failed)?;
                 io::copy(&mut input, &mut copy).map_err(failed)?;
@@ -301,23 +285,13 @@ impl Work<'_> {
                 // Closed, since a file that somebody still writes to is left alone.
                 let copy = copy.into_temp_path();
                 match mode {
-                    Mode::Unsign => self.unsign(&copy)?,
-                    Mode::Module => self.artifact(Format::Kmod, &copy)?,
+                    FileMode::Unsign => self.unsign(&copy)?,
+                    FileMode::Module => self.artifact(Format::Kmod, &copy)?,
                     _ => self.artifact(Format::Rpm, &copy)?,
                 }
                 let mut signed = File::open(&copy).map_err(failed)?;
                 io::copy(&mut signed, &mut io::stdout().lock()).map_err(failed)?;
                 return Ok(());
-            }
-            Mode::PublicKey
-            | Mode::KeyId
-            | Mode::Fingerprint
-            | Mode::MakeKey
-            | Mode::Extend
-            | Mode::Certificate
-            | Mode::Ping
-            | Mode::Help => {
-                return Err("this mode takes no file".into());
             }
         };
         let mut out = io::stdout().lock();
@@ -414,13 +388,13 @@ impl Work<'_> {
 
     fn detached(
         &self,
-        mode: Mode,
+        mode: FileMode,
         input: &mut dyn Read,
         modified: Option<SystemTime>,
     ) -> Result<Vec<u8>, String> {
         let signer = self.signer()?;
         let digest = signer.public().digest(self.call.digest);
-        if mode == Mode::Openssl {
+        if mode == FileMode::Openssl {
             return raw(signer, digest, input);
         }
         let mut hasher = Hasher::new(digest);
@@ -430,7 +404,7 @@ impl Work<'_> {
         })?;
         let signature = openpgp::sign(signer, hasher, self.created(modified));
         let signature = signature.map_err(|error| reason(&error))?;
-        if mode == Mode::RawDetached {
+        if mode == FileMode::RawDetached {
             return Ok(signature.into_packet());
         }
         document::armoured(&signature)
@@ -448,23 +422,15 @@ impl Work<'_> {
         }
     }
 
-    fn tell(&self, mode: Mode, name: &str) {
+    fn tell(&self, mode: FileMode, name: &str) {
         let what = match mode {
-            Mode::Package => "signing the package",
-            Mode::Module => "signing the kernel module",
-            Mode::Detached => "signing, apart from it,",
-            Mode::RawDetached => "signing, in a binary file apart from it,",
-            Mode::Clear => "signing the text",
-            Mode::Openssl => "signing as openssl does",
-            Mode::Unsign => "removing the signatures of",
-            Mode::PublicKey
-            | Mode::KeyId
-            | Mode::Fingerprint
-            | Mode::MakeKey
-            | Mode::Extend
-            | Mode::Certificate
-            | Mode::Ping
-            | Mode::Help => return,
+            FileMode::Package => "signing the package",
+            FileMode::Module => "signing the kernel module",
+            FileMode::Detached => "signing, apart from it,",
+            FileMode::RawDetached => "signing, in a binary file apart from it,",
+            FileMode::Clear => "signing the text",
+            FileMode::Openssl => "signing as openssl does",
+            FileMode::Unsign => "removing the signatures of",
         };
         if self.call.arguments.verbosity == Verbosity::Verbose {
             let user = self.call.user.as_deref().unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::{
-    Error, Print,
+    Error, Print, at,
     client::{Address, Error as ClientError},
     connect,
     terminal::{clean, progress, say, say_json},
@@ -62,12 +62,7 @@ fn each_path(
 ) -> Result<Vec<PathBuf>, Error> {
     paths
         .iter()
-        .map(|path| {
-            make(path).map_err(|source| Error::Io {
-                path: path.clone(),
-                source,
-            })
-        })
+        .map(|path| make(path).map_err(at(path)))
         .collect()
 }
 

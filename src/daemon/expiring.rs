@@ -16,8 +16,6 @@ const SOON: u64 = 90 * 24 * 60 * 60;
 const GOOD_FOR: Duration = Duration::from_secs(60);
 /// And at the least this many times as long as finding it took, so that it never costs more than a hundredth of a processor.
 const SHARE: u32 = 100;
-/// How many keys are read at a time.
-const PAGE: usize = 1000;
 
 /// A key that expires soon, or has expired.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,19 +77,14 @@ impl Daemon {
     fn find_expiring(&self) -> Result<Vec<ExpiringKey>, keystore::Error> {
         let soon = now() + SOON;
         let mut found = Vec::new();
-        let mut after: Option<Identity> = None;
-        loop {
-            let after_text = after.as_ref().map(Identity::as_str);
-            let page = self.keyring.keystore().list(after_text, PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.identity.clone());
-            found.extend(page.into_iter().filter_map(|entry| {
-                let expires = entry.expires.filter(|at| *at <= soon)?;
-                Some(ExpiringKey {
+        for entry in self.keyring.keystore().entries(None) {
+            let entry = entry?;
+            if let Some(expires) = entry.expires.filter(|at| *at <= soon) {
+                found.push(ExpiringKey {
                     identity: entry.identity,
                     expires,
-                })
-            }));
+                });
+            }
         }
         found.sort_by_key(|key| key.expires);
         Ok(found)

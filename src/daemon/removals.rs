@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -250,7 +250,7 @@ fn try_delete_keys(daemon: &Daemon) -> Result<(), store::Error> {
 }
 
 /// The drop directory that a path is in, and its grace period, if keys are deleted there.
-fn deleting<'a>(config: &'a Arc<Config>, path: &Path) -> Option<(&'a Drop, Duration)> {
+fn deleting<'a>(config: &'a Config, path: &Path) -> Option<(&'a Drop, Duration)> {
     let drop = config
         .drops
         .iter()

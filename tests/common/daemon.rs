@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
+    net::TcpListener,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -16,6 +17,12 @@ use super::run;
 
 /// How long anything may take that has to happen; generous, since machines are slow at times, and no measure of speed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port of the loopback address that nobody listens on.
+pub fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
+}
 
 /// A directory with a configuration, a state directory and a drop directory, and the daemon that runs on them.
 pub struct Daemon {

@@ -232,6 +232,7 @@ pub fn files_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 pub mod daemon;
+pub mod gnupg;
 pub mod modules;
 
 /// A number that the environment may give, for longer runs of a test.

@@ -39,9 +39,9 @@ Without a file, the standard input is signed to the standard output.
 The daemon is found at $SIGNDROP_API or unix:/run/signdrop/api.sock. Exit status: 0 all well, 1 something failed.
 ";
 
-/// What is to be done.
+/// What is to be done with files, or with the standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum FileMode {
     Package,
     Module,
     Detached,
@@ -49,6 +49,12 @@ pub(super) enum Mode {
     Clear,
     Openssl,
     Unsign,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    File(FileMode),
     PublicKey,
     KeyId,
     Fingerprint,
@@ -137,13 +143,13 @@ impl Arguments {
 
 fn mode(option: &str) -> Result<Mode, String> {
     Ok(match option {
-        "-r" => Mode::Package,
-        "--kosign" => Mode::Module,
-        "-d" => Mode::Detached,
-        "-D" => Mode::RawDetached,
-        "-c" => Mode::Clear,
-        "-O" => Mode::Openssl,
-        "--delsign" => Mode::Unsign,
+        "-r" => Mode::File(FileMode::Package),
+        "--kosign" => Mode::File(FileMode::Module),
+        "-d" => Mode::File(FileMode::Detached),
+        "-D" => Mode::File(FileMode::RawDetached),
+        "-c" => Mode::File(FileMode::Clear),
+        "-O" => Mode::File(FileMode::Openssl),
+        "--delsign" => Mode::File(FileMode::Unsign),
         "-p" => Mode::PublicKey,
         "-k" => Mode::KeyId,
         "--fingerprint" => Mode::Fingerprint,
@@ -209,7 +215,7 @@ mod tests {
         assert_eq!(
             parse(&["-4", "-h", "sha256", "-u", email, "-r", "/a b.rpm"]),
             Ok(Arguments {
-                mode: Some(Mode::Package),
+                mode: Some(Mode::File(FileMode::Package)),
                 user,
                 digest: Some(Digest::Sha256),
                 files: vec!["/a b.rpm".into()],
@@ -223,7 +229,10 @@ mod tests {
         let files = |words: &[&str]| parse(words).unwrap().files;
         assert_eq!(files(&["-d", "a", "-v"]), ["a", "-v"].map(PathBuf::from));
         assert_eq!(files(&["-d", "--", "-v"]), ["-v"].map(PathBuf::from));
-        assert_eq!(parse(&["-d", "-c"]).unwrap().mode, Some(Mode::Clear));
+        assert_eq!(
+            parse(&["-d", "-c"]).unwrap().mode,
+            Some(Mode::File(FileMode::Clear))
+        );
         assert_eq!(parse(&["-T", "1"]).unwrap().time, Time::At(1));
     }
 

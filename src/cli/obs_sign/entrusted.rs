@@ -1,6 +1,6 @@
 //! Keys that the caller keeps, and what is done with a key instead of a file.
 
-use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{io::Write as _, path::Path};
 
 use super::{Call, Failure, print, shown};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     key::openpgp::Certificate,
     keystore::{EntrustedKey, later_than, unix_seconds},
     obs::request::key_type,
+    private_file,
     signer::{DigestSigner as _, Purpose},
 };
 
@@ -53,17 +54,10 @@ impl Call {
         };
         let made = self.client.make_entrusted(&request);
         let made = made.map_err(|error| self.refused(&error))?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| named(path, error))?;
-        writeln!(file, "{}", made.private_key)
-            .and_then(|()| file.sync_all())
-            // Half a key would keep the next one out.
-            .or_else(|error| std::fs::remove_file(path).and(Err(error)))
-            .map_err(|error| named(path, error))?;
+        let failed = |error| named(path, error);
+        private_file::create(path, failed, |file| {
+            writeln!(file, "{}", made.private_key).map_err(failed)
+        })?;
         print(made.public_key.as_bytes())
     }
 
