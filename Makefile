@@ -28,6 +28,8 @@ demo: run-packages build-packages ## The same, but ends by itself
 test: test-packages build-packages kernels ## All tests but those on the corpus and those that boot kernels
 	$(CARGO) test --locked --lib --bins $(patsubst tests/%.rs,--test %,$(filter-out tests/corpus.rs tests/kernel.rs,$(wildcard tests/*.rs)))
 	$(CARGO) test --locked -p signdrop-watcher
+	@# As root and with /dev/fuse; without, they fail and say so.
+	$(CARGO) test --locked -p signdrop-fuse
 
 corpus: test-packages build-packages ## The tests on packages that others made, at ../shared/corpus or $$SIGNDROP_CORPUS
 	$(CARGO) test --locked --test corpus

@@ -1,0 +1,143 @@
+//! Attributes: stat, chmod, chown, times, extended attributes.
+
+use std::{
+    ffi::OsStr,
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    time::SystemTime,
+};
+
+use fuser::TimeOrNow;
+use rustix::{
+    buffer::spare_capacity,
+    fs::{
+        AtFlags, Gid, Mode, Stat, StatVfs, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
+        XattrFlags,
+    },
+    io::Errno,
+};
+
+use crate::{
+    names::Caller,
+    tree::{Tree, magic_link},
+};
+
+/// What is to be changed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Changes {
+    pub(crate) mode: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) len: Option<u64>,
+    pub(crate) accessed: Option<TimeOrNow>,
+    pub(crate) modified: Option<TimeOrNow>,
+    /// The descriptor by which the length is to be set.
+    pub(crate) open: Option<u64>,
+}
+
+/// The longest value of an extended attribute. Source: Linux include/uapi/linux/limits.h, `XATTR_SIZE_MAX`.
+const LONGEST: usize = 64 << 10;
+
+impl Tree {
+    pub(crate) fn stat(&self, number: u64) -> Result<Stat, Errno> {
+        rustix::fs::fstat(&*self.reach(&*self.node(number)?)?)
+    }
+
+    pub(crate) fn change_attributes(&self, number: u64, changes: Changes) -> Result<Stat, Errno> {
+        let node = self.node(number)?;
+        let file = self.reach(&node)?;
+        if changes.uid.is_some() || changes.gid.is_some() {
+            let (uid, gid) = (
+                changes.uid.map(Uid::from_raw),
+                changes.gid.map(Gid::from_raw),
+            );
+            rustix::fs::chownat(&*file, "", uid, gid, AtFlags::EMPTY_PATH)?;
+        }
+        if let Some(mode) = changes.mode {
+            rustix::fs::chmod(magic_link(file.as_fd()), Mode::from_raw_mode(mode & 0o7777))?;
+        }
+        let by_open = match (changes.len, changes.open) {
+            (Some(len), Some(open)) => Some(self.truncate_open(open, len)?),
+            (Some(len), None) => {
+                self.truncate(&node, len)?;
+                None
+            }
+            (None, _) => None,
+        };
+        if changes.accessed.is_some() || changes.modified.is_some() {
+            let times = Timestamps {
+                last_access: timespec(changes.accessed),
+                last_modification: timespec(changes.modified),
+            };
+            rustix::fs::utimensat(&*file, "", &times, AtFlags::EMPTY_PATH)?;
+        }
+        match by_open {
+            // A descriptor that was led on has another file's length.
+            Some(stat) if changes.accessed.is_none() && changes.modified.is_none() => {
+                let own = rustix::fs::fstat(&*file)?;
+                Ok(if stat.st_ino == own.st_ino { stat } else { own })
+            }
+            _ => rustix::fs::fstat(&*file),
+        }
+    }
+
+    pub(crate) fn space(&self) -> Result<StatVfs, Errno> {
+        rustix::fs::fstatvfs(&self.root)
+    }
+
+    pub(crate) fn attribute(&self, number: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        let file = self.reach(&*self.node(number)?)?;
+        let mut value = Vec::with_capacity(LONGEST);
+        rustix::fs::getxattr(magic_link(file.as_fd()), name, spare_capacity(&mut value))?;
+        Ok(value)
+    }
+
+    pub(crate) fn attribute_names(&self, number: u64, caller: Caller) -> Result<Vec<u8>, Errno> {
+        let file = self.reach(&*self.node(number)?)?;
+        let mut names = Vec::with_capacity(LONGEST);
+        rustix::fs::listxattr(magic_link(file.as_fd()), spare_capacity(&mut names))?;
+        if caller.uid == 0 {
+            return Ok(names);
+        }
+        // Nobody but an administrator sees these. Source: xattr(7), trusted extended attributes.
+        let seen = names
+            .split_inclusive(|byte| *byte == 0)
+            .filter(|name| !name.starts_with(b"trusted."));
+        Ok(seen.flatten().copied().collect())
+    }
+
+    pub(crate) fn set_attribute(
+        &self,
+        number: u64,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<(), Errno> {
+        let file = self.reach(&*self.node(number)?)?;
+        let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
+        rustix::fs::setxattr(magic_link(file.as_fd()), name.as_bytes(), value, flags)
+    }
+
+    pub(crate) fn remove_attribute(&self, number: u64, name: &OsStr) -> Result<(), Errno> {
+        let file = self.reach(&*self.node(number)?)?;
+        rustix::fs::removexattr(magic_link(file.as_fd()), name)
+    }
+}
+
+fn timespec(time: Option<TimeOrNow>) -> Timespec {
+    let special = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    match time {
+        None => special(UTIME_OMIT),
+        Some(TimeOrNow::Now) => special(UTIME_NOW),
+        Some(TimeOrNow::SpecificTime(time)) => match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => Timespec {
+                tv_sec: since.as_secs().cast_signed(),
+                tv_nsec: since.subsec_nanos().into(),
+            },
+            // fuser takes the nanoseconds away from a time before 1970, where the kernel adds them.
+            Err(before) => Timespec {
+                tv_sec: -before.duration().as_secs().cast_signed(),
+                tv_nsec: before.duration().subsec_nanos().into(),
+            },
+        },
+    }
+}

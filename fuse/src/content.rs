@@ -1,0 +1,314 @@
+//! Content: reading and writing what is open.
+
+use std::{fs::File, os::unix::fs::FileExt as _, sync::Arc};
+
+use rustix::{
+    fs::{FallocateFlags, Mode, OFlags, SeekFrom, Stat},
+    io::Errno,
+};
+
+use crate::{
+    HEAD,
+    node::{Content, Node, Phase, State, Writing},
+    open::{Access, OpenFile, Target, Way},
+    tree::{Tree, head},
+};
+
+/// The longest copy that is made by one call, so that no thread is kept for long.
+const LONGEST_COPY: usize = 16 << 20;
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+impl Tree {
+    pub(crate) fn read(&self, open: u64, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let open = self.opens.file(open)?;
+        let mut bytes = vec![0; size as usize];
+        loop {
+            let node = open.target().node.clone();
+            let before = self.may_read(&open, &node)?;
+            let file = self.file(&open, &mut open.target())?;
+            let read = read_fully(&file, &mut bytes, offset)?;
+            if self.may_read(&open, &node)? == before {
+                bytes.truncate(read);
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// The file that a descriptor reads and writes now.
+    fn file(&self, open: &OpenFile, target: &mut Target) -> Result<Arc<File>, Errno> {
+        if let Some(file) = &target.file {
+            return Ok(file.clone());
+        }
+        let flags = match open.access {
+            Access::Reads => OFlags::RDONLY,
+            Access::Writes => OFlags::RDWR,
+        };
+        let file = Arc::new(self.open_content(&target.node, flags)?);
+        target.file = Some(file.clone());
+        Ok(file)
+    }
+
+    /// The same, for what asks no more.
+    fn file_of(&self, open: u64) -> Result<Arc<File>, Errno> {
+        let open = self.opens.file(open)?;
+        self.file(&open, &mut open.target())
+    }
+
+    /// Answers the content's epoch, if the descriptor may read it.
+    fn may_read(&self, open: &OpenFile, node: &Node) -> Result<u64, Errno> {
+        let content = node.content();
+        if open.access == Access::Reads && content.is_held() {
+            return Err(Errno::BUSY);
+        }
+        Ok(content.epoch)
+    }
+
+    /// Changes a file's content: `head` tells what its first bytes are going to be, where they are among those that change.
+    fn change<T>(
+        &self,
+        open: &OpenFile,
+        new_head: impl Fn(&File) -> Result<Option<Vec<u8>>, Errno>,
+        change: impl FnOnce(&File) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        if open.access != Access::Writes {
+            return Err(Errno::BADF);
+        }
+        loop {
+            // Waited for with nothing locked: whoever finishes the file takes it away from its descriptors.
+            let node = open.target().node.clone();
+            drop(node.content_at_rest());
+            let mut target = open.target();
+            let state = target.node.content().state;
+            if state == State::Seen {
+                self.lead_on(open, &mut target)?;
+            }
+            let node = target.node.clone();
+            let mut content = node.content();
+            if matches!(content.state, State::Held(Phase::Finishing) | State::Seen) {
+                continue;
+            }
+            let file = self.file(open, &mut target)?;
+            self.begin_change(open, &node, &mut content, &file, &new_head)?;
+            return change(&file);
+        }
+    }
+
+    /// Sees to it that a file which is going to show what it is, is held back before.
+    fn begin_change(
+        &self,
+        open: &OpenFile,
+        node: &Arc<Node>,
+        content: &mut Content,
+        file: &File,
+        new_head: &impl Fn(&File) -> Result<Option<Vec<u8>>, Errno>,
+    ) -> Result<(), Errno> {
+        match content.state {
+            State::Unknown | State::Plain => {
+                if let Some(head) = new_head(file)?
+                    && self.concerns(self.path(node).as_deref(), &head)
+                {
+                    self.hold(node, content, file)?;
+                }
+            }
+            State::Held(Phase::Refused) => content.state = State::Held(Phase::Written),
+            State::Held(_) | State::Nameless | State::Seen => {}
+        }
+        content.dirty = true;
+        content.writers.insert(open.number, Writing::Goes);
+        Ok(())
+    }
+
+    pub(crate) fn write(
+        &self,
+        open: u64,
+        offset: u64,
+        bytes: &[u8],
+        flags: OFlags,
+    ) -> Result<usize, Errno> {
+        let open = self.opens.file(open)?;
+        let appends = flags.contains(OFlags::APPEND);
+        let place = |file: &File| -> Result<u64, Errno> {
+            // The kernel does not know where the end is when somebody else appends below.
+            Ok(if appends {
+                rustix::fs::fstat(file)?.st_size.cast_unsigned()
+            } else {
+                offset
+            })
+        };
+        let new_head = |file: &File| {
+            let at = place(file)?;
+            if at >= HEAD as u64 {
+                return Ok(None);
+            }
+            merged(file, at as usize, bytes).map(Some)
+        };
+        let sync = flags.intersects(OFlags::SYNC | OFlags::DSYNC);
+        self.change(&open, new_head, |file| {
+            let written = write_at(file, bytes, place(file)?)?;
+            if sync {
+                rustix::fs::fdatasync(file)?;
+            }
+            Ok(written)
+        })
+    }
+
+    /// The bits that a write by somebody without `CAP_FSETID` takes from a file.
+    pub(crate) fn drop_set_id(&self, open: u64) -> Result<(), Errno> {
+        let file = self.file_of(open)?;
+        let mode = rustix::fs::fstat(&file)?.st_mode;
+        let mut left = mode & !libc::S_ISUID;
+        if mode & libc::S_IXGRP != 0 {
+            left &= !libc::S_ISGID;
+        }
+        if left != mode {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(left & 0o7777))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64) -> Result<usize, Errno> {
+        let (source, sink) = (self.opens.file(from.0)?, self.opens.file(to.0)?);
+        let len = usize::try_from(len)
+            .unwrap_or(LONGEST_COPY)
+            .min(LONGEST_COPY);
+        loop {
+            let node = source.target().node.clone();
+            let before = self.may_read(&source, &node)?;
+            let from_file = self.file(&source, &mut source.target())?;
+            let new_head = |file: &File| {
+                if to.1 >= HEAD as u64 {
+                    return Ok(None);
+                }
+                let mut bytes = vec![0; HEAD.min(len)];
+                let read = read_fully(&from_file, &mut bytes, from.1)?;
+                bytes.truncate(read);
+                merged(file, to.1 as usize, &bytes).map(Some)
+            };
+            let copied = self.change(&sink, new_head, |file| {
+                let (mut read, mut written) = (from.1, to.1);
+                rustix::fs::copy_file_range(
+                    &*from_file,
+                    Some(&mut read),
+                    file,
+                    Some(&mut written),
+                    len,
+                )
+            })?;
+            if self.may_read(&source, &node)? == before {
+                return Ok(copied);
+            }
+        }
+    }
+
+    pub(crate) fn truncate_open(&self, open: u64, len: u64) -> Result<Stat, Errno> {
+        let open = self.opens.file(open)?;
+        if open.way == Way::Passes {
+            let file = self.file(&open, &mut open.target())?;
+            rustix::fs::ftruncate(&file, len)?;
+            return rustix::fs::fstat(&file);
+        }
+        self.change(
+            &open,
+            |_| Ok(None),
+            |file| {
+                rustix::fs::ftruncate(file, len)?;
+                rustix::fs::fstat(file)
+            },
+        )
+    }
+
+    /// Sets the length of a file that nobody has open for it. One that is seen does not change.
+    pub(crate) fn truncate(&self, node: &Node, len: u64) -> Result<(), Errno> {
+        let mut content = node.content_at_rest();
+        let file = self.open_content(node, OFlags::RDWR)?;
+        if content.state == State::Unknown {
+            let shows = self.shows(self.path(node).as_deref(), &file)?;
+            content.state = if shows { State::Seen } else { State::Plain };
+        }
+        if content.state == State::Seen {
+            return Err(Errno::BUSY);
+        }
+        content.dirty = true;
+        rustix::fs::ftruncate(&file, len)
+    }
+
+    pub(crate) fn allocate(
+        &self,
+        open: u64,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    ) -> Result<(), Errno> {
+        let open = self.opens.file(open)?;
+        let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+        self.change(
+            &open,
+            |_| Ok(None),
+            |file| rustix::fs::fallocate(file, mode, offset, len),
+        )
+    }
+
+    pub(crate) fn seek(&self, open: u64, offset: i64, whence: i32) -> Result<u64, Errno> {
+        let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        let place = match whence {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err(Errno::INVAL),
+        };
+        // The position of this descriptor is used by nothing else.
+        rustix::fs::seek(self.file_of(open)?, place)
+    }
+
+    pub(crate) fn sync(&self, open: u64, only_content: bool) -> Result<(), Errno> {
+        let file = self.file_of(open)?;
+        match only_content {
+            true => rustix::fs::fdatasync(&file),
+            false => rustix::fs::fsync(&file),
+        }
+    }
+}
+
+/// What a file's first bytes are when others have been written over them.
+fn merged(file: &File, at: usize, bytes: &[u8]) -> Result<Vec<u8>, Errno> {
+    let mut head = head(file)?;
+    let end = HEAD.min(at + bytes.len());
+    if head.len() < end {
+        head.resize(end, 0);
+    }
+    for (old, new) in head.iter_mut().skip(at).zip(bytes) {
+        *old = *new;
+    }
+    Ok(head)
+}
+
+fn read_fully(file: &File, bytes: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut have = 0;
+    while let Some(room) = bytes.get_mut(have..).filter(|room| !room.is_empty()) {
+        match file.read_at(room, offset + have as u64) {
+            Ok(0) => break,
+            Ok(read) => have += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(errno(&error)),
+        }
+    }
+    Ok(have)
+}
+
+/// Writes as much as there is room for.
+fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, offset + done as u64) {
+            Ok(0) => break,
+            Ok(written) => done += written,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // What has been written counts; the next write says why no more.
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(errno(&error)),
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,309 @@
+//! Files: opening and closing them.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, MutexGuard},
+};
+
+use fuser::{BackingId, FopenFlags};
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{
+    names::{Caller, NewMode, Told},
+    node::{Content, Node, Phase, State, Writing},
+    open::{Access, OpenFile, Target, Way},
+    redirects::Start,
+    tree::{Tree, magic_link, remove},
+};
+
+/// What the kernel is told of a file that has been opened.
+pub(crate) struct Opened {
+    pub(crate) number: u64,
+    pub(crate) flags: FopenFlags,
+    pub(crate) backing: Option<Arc<BackingId>>,
+}
+
+/// Registers a file with the kernel, so that reads and writes are passed to it.
+pub(crate) type Register<'a> = &'a dyn Fn(&File) -> std::io::Result<BackingId>;
+
+impl Tree {
+    /// Makes and opens a file that was not there.
+    pub(crate) fn create(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        caller: Caller,
+        mode: NewMode,
+        flags: OFlags,
+        register: Register<'_>,
+    ) -> Result<(Told, Opened), Errno> {
+        self.redirects.arrived(caller.thread);
+        let directory = self.directory_for(parent, name)?;
+        let make =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let bits = Mode::from_raw_mode(mode.mode & 0o7777);
+        let made = match rustix::fs::openat(&directory, name, make, bits) {
+            // Made behind the kernel's back: it has to look again.
+            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => return Err(Errno::STALE),
+            made => made?,
+        };
+        let found = self.find(&directory, name);
+        let given = found.and_then(|found| {
+            self.give(&directory, &found, caller, mode)?;
+            let node = self.look_up(&found, (parent, name.to_owned()))?;
+            Ok((node, rustix::fs::fstat(&found.file)?))
+        });
+        let (node, stat) = given.inspect_err(|_| {
+            let _ = remove(&directory, name);
+        })?;
+        let path = self.nodes.path(parent, name);
+        let content = node.content();
+        let opened = if self.is_watched(path.as_deref()) {
+            let mut content = content;
+            content.state = State::Plain;
+            self.opened(&node, &mut content, made.into(), flags, None)?
+        } else {
+            self.open_passed(&node, content, flags, register)?
+        };
+        Ok((Told { node, stat }, opened))
+    }
+
+    /// Opens a file that the kernel knows.
+    pub(crate) fn open_file(
+        &self,
+        number: u64,
+        flags: OFlags,
+        caller: Caller,
+        register: Register<'_>,
+    ) -> Result<Opened, Errno> {
+        let node = self.node(number)?;
+        if node.kind != FileType::RegularFile {
+            return Err(Errno::NXIO);
+        }
+        let path = self.path(&node);
+        let writes = access(flags) == Access::Writes;
+        let mut content = if writes {
+            node.content_at_rest()
+        } else {
+            node.content()
+        };
+        if content.is_held() && !writes {
+            return Err(Errno::BUSY);
+        }
+        if !content.is_held() && !self.is_watched(path.as_deref()) {
+            return self.open_passed(&node, content, flags, register);
+        }
+        let file = self.open_content(&node, if writes { OFlags::RDWR } else { OFlags::RDONLY })?;
+        if content.state == State::Unknown {
+            let shows = self.shows(path.as_deref(), &file)?;
+            content.state = if shows { State::Seen } else { State::Plain };
+        }
+        if writes && content.state == State::Seen {
+            drop(content);
+            let start = match flags.contains(OFlags::TRUNC) {
+                true => Start::Empty,
+                false => Start::Copy,
+            };
+            return Err(match self.redirects.lead(caller.thread, &node, start) {
+                true => Errno::STALE,
+                false => Errno::BUSY,
+            });
+        }
+        if writes {
+            self.redirects.arrived(caller.thread);
+        }
+        if writes && flags.contains(OFlags::TRUNC) {
+            rustix::fs::ftruncate(&file, 0)?;
+            content.dirty = true;
+            if let State::Held(Phase::Refused) = content.state {
+                content.state = State::Held(Phase::Written);
+            }
+        }
+        self.opened(&node, &mut content, file, flags, Some(register))
+    }
+
+    /// Opens a file that is never held back, and has the kernel pass everything to it.
+    fn open_passed(
+        &self,
+        node: &Arc<Node>,
+        mut content: MutexGuard<'_, Content>,
+        flags: OFlags,
+        register: Register<'_>,
+    ) -> Result<Opened, Errno> {
+        let file = self.open_content(
+            node,
+            if access(flags) == Access::Writes {
+                OFlags::RDWR
+            } else {
+                OFlags::RDONLY
+            },
+        )?;
+        if access(flags) == Access::Writes && flags.contains(OFlags::TRUNC) {
+            rustix::fs::ftruncate(&file, 0)?;
+        }
+        let way = self.way(&mut content, &file, Some(register));
+        Ok(self.add(node, &mut content, file, flags, way))
+    }
+
+    fn opened(
+        &self,
+        node: &Arc<Node>,
+        content: &mut Content,
+        file: File,
+        flags: OFlags,
+        register: Option<Register<'_>>,
+    ) -> Result<Opened, Errno> {
+        let way = match (access(flags), content.state) {
+            (Access::Writes, _) => Way::Asks,
+            // What is seen does not change.
+            (Access::Reads, State::Seen) => self.way(content, &file, register),
+            (Access::Reads, _) if content.writers.is_empty() => Way::Caches,
+            // It may become what is held back at any moment.
+            (Access::Reads, _) => Way::Asks,
+        };
+        Ok(self.add(node, content, file, flags, way))
+    }
+
+    /// Passed, where the kernel does that and does not keep the file in its cache for somebody else.
+    fn way(&self, content: &mut Content, file: &File, register: Option<Register<'_>>) -> Way {
+        if content.backing.is_some() {
+            return Way::Passes;
+        }
+        let Some(register) = register.filter(|_| self.passes() && content.cached == 0) else {
+            return Way::Caches;
+        };
+        match register(file) {
+            Ok(backing) => {
+                content.backing = Some(Arc::new(backing));
+                Way::Passes
+            }
+            Err(_) => {
+                self.set_passes(false);
+                Way::Caches
+            }
+        }
+    }
+
+    fn add(
+        &self,
+        node: &Arc<Node>,
+        content: &mut Content,
+        file: File,
+        flags: OFlags,
+        way: Way,
+    ) -> Opened {
+        let number = self.opens.number();
+        let access = access(flags);
+        content.opens += 1;
+        let mut kept = node.anchor();
+        if kept.is_none()
+            && let Ok(anchor) = rustix::fs::open(
+                magic_link(file.as_fd()),
+                OFlags::PATH | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+        {
+            *kept = Some(Arc::new(anchor));
+        }
+        drop(kept);
+        let mut answer = FopenFlags::empty();
+        match way {
+            Way::Asks => answer |= FopenFlags::FOPEN_DIRECT_IO,
+            Way::Caches => {
+                content.cached += 1;
+                answer |= FopenFlags::FOPEN_KEEP_CACHE;
+            }
+            Way::Passes => content.passed += 1,
+        }
+        if access == Access::Writes && way == Way::Asks {
+            content.writers.insert(number, Writing::Goes);
+        } else {
+            answer |= FopenFlags::FOPEN_NOFLUSH;
+        }
+        let backing = content.backing.clone().filter(|_| way == Way::Passes);
+        let target = Target {
+            node: node.clone(),
+            file: Some(Arc::new(file)),
+        };
+        self.opens.add(number, target, access, way);
+        Opened {
+            number,
+            flags: answer,
+            backing,
+        }
+    }
+
+    /// A descriptor does not have a file open any more.
+    pub(crate) fn unopen(&self, node: &Node, open: &OpenFile) {
+        let mut content = node.content();
+        content.writers.remove(&open.number);
+        content.opens = content.opens.saturating_sub(1);
+        // A descriptor that was led on is still open to the kernel by the inode that it was opened by.
+        if node.number == open.node.number {
+            match open.way {
+                Way::Asks => {}
+                Way::Caches => content.cached = content.cached.saturating_sub(1),
+                Way::Passes => content.passed = content.passed.saturating_sub(1),
+            }
+        }
+        if content.passed == 0 {
+            content.backing = None;
+        }
+        // What has no name any more is kept until the kernel forgets it.
+        let mut anchor = node.anchor();
+        if content.opens == 0
+            && anchor.as_ref().is_some_and(|anchor| {
+                rustix::fs::fstat(&**anchor).is_ok_and(|stat| stat.st_nlink > 0)
+            })
+        {
+            *anchor = None;
+        }
+    }
+
+    /// A copy of a descriptor is being closed. Answers the file that is to be finished before that is answered.
+    pub(crate) fn flush(&self, open: u64) -> Result<Option<Arc<Node>>, Errno> {
+        let open = self.opens.file(open)?;
+        if open.access != Access::Writes || open.way != Way::Asks {
+            return Ok(None);
+        }
+        let target = open.target();
+        let mut content = target.node.content();
+        content.writers.insert(open.number, Writing::Ended);
+        let finish = content.dirty
+            && matches!(content.state, State::Held(_))
+            && content.is_last(open.number);
+        Ok(finish.then(|| target.node.clone()))
+    }
+
+    /// The last copy of a descriptor has been closed. Answers a file that is to be finished, though nobody waits for it.
+    pub(crate) fn release(&self, open: u64) -> Option<Arc<Node>> {
+        let open = self.opens.remove(open)?;
+        let target = open.target().clone();
+        self.unopen(&target.node, &open);
+        let content = target.node.content();
+        let left = content.dirty
+            && content.writers.is_empty()
+            && content.state == State::Held(Phase::Written);
+        left.then(|| target.node.clone())
+    }
+
+    pub(crate) fn open_directory(&self, number: u64) -> Result<u64, Errno> {
+        let node = self.node(number)?;
+        let file: OwnedFd = node
+            .id
+            .open(&self.root, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(self.opens.add_directory(file, number))
+    }
+}
+
+fn access(flags: OFlags) -> Access {
+    match (flags & OFlags::RWMODE) == OFlags::RDONLY {
+        true => Access::Reads,
+        false => Access::Writes,
+    }
+}

@@ -1,0 +1,622 @@
+//! The kernel's requests, each handed to the tree; nothing is decided here.
+
+use std::{
+    ffi::OsStr,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::{fs::OFlags, io::Errno};
+
+use crate::{
+    attributes::Changes,
+    names::{Caller, NewMode, Told},
+    tree::{DISTRUST, TRUST, Tree, attributes, is_reserved, kind},
+};
+
+/// The longest read and write. Source: Linux fs/fuse/fuse_i.h, `FUSE_MAX_MAX_PAGES` of 4 KiB.
+const LONGEST: u32 = 1 << 20;
+
+/// Answers the kernel out of a tree.
+pub(crate) struct Requests(pub(crate) Arc<Tree>);
+
+fn refusal(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno.raw_os_error())
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        thread: request.pid(),
+    }
+}
+
+fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(refusal(errno)),
+    }
+}
+
+fn entry(reply: ReplyEntry, result: Result<Told, Errno>) {
+    match result {
+        Ok(told) => {
+            // The name of what is held back may mean something else to the next who asks.
+            let trust = trust(&told);
+            let generation = Generation(told.node.generation);
+            reply.entry_with_ttls(&TRUST, &trust, &attributes(&told.stat), generation);
+        }
+        Err(errno) => reply.error(refusal(errno)),
+    }
+}
+
+fn trust(told: &Told) -> Duration {
+    match told.node.content().is_held() {
+        true => DISTRUST,
+        false => TRUST,
+    }
+}
+
+fn open_flags(flags: i32) -> OFlags {
+    OFlags::from_bits_retain(flags.cast_unsigned())
+}
+
+impl Filesystem for Requests {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for wanted in [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+        ] {
+            // What an old kernel does not know, it does without.
+            let _ = config.add_capabilities(wanted);
+        }
+        let passes = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(1).is_ok();
+        self.0.set_passes(passes);
+        let _ = config.set_max_write(LONGEST);
+        let _ = config.set_max_readahead(LONGEST);
+        let _ = config.set_max_background(64);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        entry(reply, self.0.look(parent.0, name, caller(request)));
+    }
+
+    fn forget(&self, _request: &Request, number: INodeNo, lookups: u64) {
+        self.0.nodes.forget(number.0, lookups);
+    }
+
+    fn getattr(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        _open: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        match self.0.stat(number.0) {
+            Ok(stat) => reply.attr(&TRUST, &attributes(&stat)),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        open: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = Changes {
+            mode,
+            uid,
+            gid,
+            len: size,
+            accessed: atime,
+            modified: mtime,
+            open: open.map(|open| open.0),
+        };
+        match self.0.change_attributes(number.0, changes) {
+            Ok(stat) => reply.attr(&TRUST, &attributes(&stat)),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
+        match self.0.read_link(number.0) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let mode = NewMode { mode, umask };
+        entry(
+            reply,
+            self.0
+                .make_node(parent.0, name, caller(request), mode, rdev),
+        );
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let mode = NewMode { mode, umask };
+        entry(
+            reply,
+            self.0.make_directory(parent.0, name, caller(request), mode),
+        );
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.0.unlink(parent.0, name));
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.0.remove_directory(parent.0, name));
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        entry(
+            reply,
+            self.0.make_symlink(parent.0, name, caller(request), target),
+        );
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to: INodeNo,
+        to_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        empty(
+            reply,
+            self.0.rename((parent.0, name), (to.0, to_name), flags),
+        );
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        entry(reply, self.0.link(number.0, parent.0, name));
+    }
+
+    fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let opened = {
+            let register = |file: &std::fs::File| reply.open_backing(file);
+            self.0
+                .open_file(number.0, open_flags(flags.0), caller(request), &register)
+        };
+        match opened {
+            Ok(opened) => match &opened.backing {
+                Some(backing) => {
+                    reply.opened_passthrough(FileHandle(opened.number), opened.flags, backing)
+                }
+                None => reply.opened(FileHandle(opened.number), opened.flags),
+            },
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let created = {
+            let register = |file: &std::fs::File| reply.open_backing(file);
+            let mode = NewMode { mode, umask };
+            self.0.create(
+                parent.0,
+                name,
+                caller(request),
+                mode,
+                open_flags(flags),
+                &register,
+            )
+        };
+        match created {
+            Ok((told, opened)) => {
+                let (attributes, generation) =
+                    (attributes(&told.stat), Generation(told.node.generation));
+                let number = FileHandle(opened.number);
+                match &opened.backing {
+                    Some(backing) => reply.created_passthrough(
+                        &TRUST,
+                        &attributes,
+                        generation,
+                        number,
+                        opened.flags,
+                        backing,
+                    ),
+                    // It may be held back any moment.
+                    None => reply.created(&DISTRUST, &attributes, generation, number, opened.flags),
+                }
+            }
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.0.read(open.0, offset, size) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        offset: u64,
+        data: &[u8],
+        kind: WriteFlags,
+        flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let written = self
+            .0
+            .write(open.0, offset, data, open_flags(flags.0))
+            .and_then(|written| {
+                if kind.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+                    self.0.drop_set_id(open.0)?;
+                }
+                Ok(written)
+            });
+        match written {
+            Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        match self.0.flush(open.0) {
+            Ok(Some(node)) => {
+                let tree = self.0.clone();
+                self.0
+                    .closers
+                    .hand_over(move || empty(reply, tree.finish(&node)));
+            }
+            Ok(None) => reply.ok(),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(node) = self.0.release(open.0) {
+            let tree = self.0.clone();
+            self.0.closers.hand_over(move || {
+                // Nobody is there to be told; `status` shows it.
+                let _ = tree.finish(&node);
+            });
+        }
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.0.sync(open.0, datasync));
+    }
+
+    fn opendir(&self, _request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.0.open_directory(number.0) {
+            Ok(open) => reply.opened(FileHandle(open), FopenFlags::empty()),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let read = self.0.opens.directory(open.0).and_then(|directory| {
+            directory.read(offset, &mut |found| {
+                is_reserved(&found.name)
+                    || !reply.add(
+                        INodeNo(found.number),
+                        found.next,
+                        kind(found.kind),
+                        &found.name,
+                    )
+            })
+        });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let read = self.0.opens.directory(open.0).and_then(|directory| {
+            directory.read(offset, &mut |found| {
+                if is_reserved(&found.name) {
+                    return true;
+                }
+                let is_dot = found.name == "." || found.name == "..";
+                let told = match is_dot {
+                    true => None,
+                    // One that is gone since is left out.
+                    false => match self.0.look(directory.number, &found.name, caller(request)) {
+                        Ok(told) => Some(told),
+                        Err(_) => return true,
+                    },
+                };
+                let (generation, attributes, trust) = match &told {
+                    Some(told) => (
+                        Generation(told.node.generation),
+                        attributes(&told.stat),
+                        trust(told),
+                    ),
+                    None => (
+                        Generation(0),
+                        crate::tree::bare(found.number, found.kind),
+                        DISTRUST,
+                    ),
+                };
+                let full = reply.add(
+                    attributes.ino,
+                    found.next,
+                    &found.name,
+                    &trust,
+                    &attributes,
+                    generation,
+                );
+                if full && let Some(told) = &told {
+                    self.0.nodes.forget(told.node.number, 1);
+                }
+                !full
+            })
+        });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.0.opens.remove_directory(open.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let synced = self.0.opens.directory(open.0);
+        empty(
+            reply,
+            synced.and_then(|directory| rustix::fs::fsync(&directory.file)),
+        );
+    }
+
+    fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
+        match self.0.space() {
+            Ok(space) => reply.statfs(
+                space.f_blocks,
+                space.f_bfree,
+                space.f_bavail,
+                space.f_files,
+                space.f_ffree,
+                space.f_bsize as u32,
+                space.f_namemax as u32,
+                space.f_frsize as u32,
+            ),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.0.set_attribute(number.0, name, value, flags));
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        sized(reply, size, self.0.attribute(number.0, name));
+    }
+
+    fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        sized(
+            reply,
+            size,
+            self.0.attribute_names(number.0, caller(request)),
+        );
+    }
+
+    fn removexattr(&self, _request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.0.remove_attribute(number.0, name));
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.0.allocate(open.0, offset, length, mode));
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _number: INodeNo,
+        open: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self.0.seek(open.0, offset, whence) {
+            Ok(offset) => reply.offset(offset.cast_signed()),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _from: INodeNo,
+        open_from: FileHandle,
+        offset_from: u64,
+        _to: INodeNo,
+        open_to: FileHandle,
+        offset_to: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        match self
+            .0
+            .copy((open_from.0, offset_from), (open_to.0, offset_to), len)
+        {
+            Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+            Err(errno) => reply.error(refusal(errno)),
+        }
+    }
+}
+
+fn sized(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, Errno>) {
+    match result {
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > size as usize => reply.error(refusal(Errno::RANGE)),
+        Ok(value) => reply.data(&value),
+        Err(errno) => reply.error(refusal(errno)),
+    }
+}

@@ -1,0 +1,343 @@
+//! Files that are held back: under another name beside the one that they get, until the hook has finished them.
+
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use fuser::INodeNo;
+use rustix::{
+    fs::{FileType, Mode, OFlags, RenameFlags, Stat},
+    io::Errno,
+};
+
+use crate::{
+    Held, copy,
+    node::{Content, Node, Phase, Place, State, Writing},
+    open::{OpenFile, Target},
+    redirects::Start,
+    tree::{Tree, head, held_name, is_same_inode, remove},
+};
+
+/// The files that are held back, by the names that they get.
+#[derive(Debug, Default)]
+pub(crate) struct Index(Mutex<HashMap<Place, Arc<Node>>>);
+
+impl Index {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Arc<Node>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is held back for a name.
+    pub(crate) fn find(&self, directory: u64, name: &OsStr) -> Option<Arc<Node>> {
+        let index = self.lock();
+        if index.is_empty() {
+            return None;
+        }
+        index.get(&(directory, name.to_owned())).cloned()
+    }
+
+    /// What is held back in a directory.
+    pub(crate) fn within(&self, directory: u64) -> Vec<Arc<Node>> {
+        let index = self.lock();
+        let within = index.iter().filter(|((parent, _), _)| *parent == directory);
+        within.map(|(_, node)| node.clone()).collect()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Node>> {
+        self.lock().values().cloned().collect()
+    }
+}
+
+impl Tree {
+    fn enter(&self, node: &Arc<Node>) {
+        let place = node.place();
+        self.nodes.pin(node.number);
+        self.nodes.pin(place.0);
+        self.index.lock().insert(place, node.clone());
+    }
+
+    fn leave(&self, node: &Node) {
+        let place = node.place();
+        if self.index.lock().remove(&place).is_some() {
+            self.nodes.unpin(place.0);
+            self.nodes.unpin(node.number);
+        }
+    }
+
+    /// Holds a file back that has been seen so far: its next write shows what it is.
+    ///
+    /// # Errors
+    /// [`Errno::BUSY`] where it has other names, under which it would go on being seen; those of rename(2).
+    pub(crate) fn hold(
+        &self,
+        node: &Arc<Node>,
+        content: &mut Content,
+        file: &File,
+    ) -> Result<(), Errno> {
+        let (parent, name) = node.place();
+        let directory = self.directory(parent)?;
+        // What was held back for this name is superseded. Where the hook has just finished it, it has taken the name.
+        self.discard(parent, &name, &directory)?;
+        let stat = rustix::fs::fstat(file)?;
+        if stat.st_nlink > 1 {
+            return Err(Errno::BUSY);
+        }
+        if stat.st_nlink == 0 {
+            content.state = State::Nameless;
+            content.epoch += 1;
+            return Ok(());
+        }
+        if !is_same_inode(&self.find(&directory, &name)?.stat, &stat) {
+            return Err(Errno::STALE);
+        }
+        rename_over_nothing(&directory, &name, &directory, &held_name(&name))?;
+        content.state = State::Held(Phase::Written);
+        content.epoch += 1;
+        self.enter(node);
+        Ok(())
+    }
+
+    /// A new version of the file that is seen under a name, held back from its beginning. The kernel is going to be told.
+    pub(crate) fn new_version(
+        &self,
+        directory: &OwnedFd,
+        place: &Place,
+        old: &OwnedFd,
+        start: Start,
+    ) -> Result<(Arc<Node>, Stat), Errno> {
+        if let Some(node) = self.index.find(place.0, &place.1) {
+            drop(node.content_at_rest());
+            if self.index.find(place.0, &place.1).is_some() {
+                self.nodes.told(&node);
+                let stat = rustix::fs::fstat(&*self.reach(&node)?)?;
+                return Ok((node, stat));
+            }
+        }
+        let name = held_name(&place.1);
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file: File =
+            rustix::fs::openat(directory, &name, flags, Mode::RUSR | Mode::WUSR)?.into();
+        let made = copy::attributes(old.as_fd(), &file).and_then(|()| match start {
+            Start::Empty => Ok(()),
+            Start::Copy => copy::content(old.as_fd(), &file),
+        });
+        let found = made.and_then(|()| self.find(directory, &name));
+        let node = found.and_then(|found| Ok((self.look_up(&found, place.clone())?, found.stat)));
+        let (node, stat) = node.inspect_err(|_| {
+            // What cannot be removed now is found by the next start.
+            let _ = remove(directory, &name);
+        })?;
+        {
+            let mut content = node.content();
+            content.state = State::Held(Phase::Written);
+            content.dirty = true;
+        }
+        self.enter(&node);
+        Ok((node, stat))
+    }
+
+    /// Takes a file in that an earlier run held back.
+    pub(crate) fn take_in(&self, directory: &OwnedFd, place: Place) -> Result<Arc<Node>, Errno> {
+        let found = self.find(directory, &held_name(&place.1))?;
+        if found.kind() != FileType::RegularFile {
+            return Err(Errno::INVAL);
+        }
+        let node = self.look_up(&found, place)?;
+        {
+            let mut content = node.content();
+            content.state = State::Held(Phase::Written);
+            content.dirty = true;
+        }
+        self.enter(&node);
+        self.nodes.forget(node.number, 1);
+        Ok(node)
+    }
+
+    /// Removes what is held back for a name, if anything. Whoever has it open goes on with it, nameless.
+    pub(crate) fn discard(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        directory: &OwnedFd,
+    ) -> Result<bool, Errno> {
+        let Some(node) = self.index.find(parent, name) else {
+            return Ok(false);
+        };
+        let mut content = node.content_at_rest();
+        if !matches!(content.state, State::Held(_)) {
+            return Ok(false);
+        }
+        let was_refused = content.state == State::Held(Phase::Refused);
+        let doomed = self.find(directory, &held_name(name)).ok();
+        remove(directory, &held_name(name))?;
+        self.keep(doomed);
+        content.state = State::Nameless;
+        self.leave(&node);
+        drop(content);
+        if was_refused && let Some(path) = self.nodes.path(parent, name) {
+            self.hook.gone(&path);
+        }
+        Ok(true)
+    }
+
+    /// Gives what is held back another name to get.
+    pub(crate) fn move_held(
+        &self,
+        node: &Arc<Node>,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        place: Place,
+    ) -> Result<(), Errno> {
+        let content = node.content_at_rest();
+        if !matches!(content.state, State::Held(_)) {
+            return Err(Errno::STALE);
+        }
+        let (parent, name) = node.place();
+        let was = self.nodes.path(parent, &name);
+        rename_over_nothing(from, &held_name(&name), to, &held_name(&place.1))?;
+        self.leave(node);
+        node.set_place(place);
+        self.enter(node);
+        if content.state == State::Held(Phase::Refused)
+            && let Some(path) = was
+        {
+            self.hook.gone(&path);
+        }
+        Ok(())
+    }
+
+    /// Leads a descriptor that writes on after its file came to be seen to a new version of that.
+    pub(crate) fn lead_on(&self, open: &OpenFile, target: &mut Target) -> Result<(), Errno> {
+        let place = target.node.place();
+        let directory = self.directory(place.0)?;
+        let old = self.find(&directory, &place.1)?;
+        let (node, _) = self.new_version(&directory, &place, &old.file, Start::Copy)?;
+        // The kernel is not told: the index keeps it.
+        self.nodes.forget(node.number, 1);
+        let file = self.open_content(&node, OFlags::RDWR)?;
+        self.unopen(&target.node, open);
+        {
+            let mut content = node.content();
+            content.opens += 1;
+            content.writers.insert(open.number, Writing::Goes);
+        }
+        *target = Target {
+            node,
+            file: Some(Arc::new(file)),
+        };
+        Ok(())
+    }
+
+    /// Has the hook finish a file, and shows it. Returns when it is seen, or why not.
+    pub(crate) fn finish(&self, node: &Arc<Node>) -> Result<(), Errno> {
+        let mut content = node.content_at_rest();
+        let State::Held(_) = content.state else {
+            return Ok(());
+        };
+        let before = content.state;
+        content.state = State::Held(Phase::Finishing);
+        content.dirty = false;
+        content.epoch += 1;
+        let writers: Vec<u64> = content.writers.keys().copied().collect();
+        drop(content);
+        for open in writers
+            .into_iter()
+            .filter_map(|open| self.opens.file(open).ok())
+        {
+            open.target().file = None;
+        }
+        let (parent, name) = node.place();
+        let result = self.finish_at(node, parent, &name);
+        let mut content = node.content();
+        content.epoch += 1;
+        let Ok(shown) = &result else {
+            content.state = State::Held(Phase::Refused);
+            drop(content);
+            node.tell_finished();
+            return result.map(|_| ());
+        };
+        content.state = shown.state;
+        self.leave(node);
+        drop(content);
+        node.tell_finished();
+        if let (State::Seen, Some(path)) = (shown.state, &shown.path) {
+            self.hook.seen(path);
+        } else if let (State::Held(Phase::Refused), Some(path)) = (before, &shown.path) {
+            self.hook.gone(path);
+        }
+        self.tell_changed(parent, &name, node.number);
+        Ok(())
+    }
+
+    fn finish_at(&self, node: &Node, parent: u64, name: &OsStr) -> Result<Shown, Errno> {
+        let directory = self.directory(parent)?;
+        let path = self.nodes.path(parent, name);
+        let held = held_name(name);
+        let found = self.find(&directory, &held)?;
+        let file = self.open_content(node, OFlags::RDONLY)?;
+        if !is_same_inode(&found.stat, &rustix::fs::fstat(&file)?) {
+            return Err(Errno::STALE);
+        }
+        let head = head(&file)?;
+        // It may have been overwritten by something else meanwhile.
+        let state = if self.concerns(path.as_deref(), &head) {
+            let Some(path) = &path else {
+                return Err(Errno::STALE);
+            };
+            let file = Held {
+                path,
+                directory: directory.as_fd(),
+                name: &held,
+            };
+            // A panic of the hook must end as any other failure does.
+            let result = catch_unwind(AssertUnwindSafe(|| self.hook.finish(&file)));
+            // The hook may have put another file in its place.
+            self.keep(Some(found));
+            result.unwrap_or(Err(Errno::IO))?;
+            State::Seen
+        } else {
+            State::Plain
+        };
+        let doomed = self.find(&directory, name).ok();
+        rustix::fs::renameat(&directory, &held, &directory, name)?;
+        self.keep(doomed);
+        Ok(Shown { state, path })
+    }
+
+    /// Makes the kernel forget what it knows of a name and an inode. Not to be called with anything locked, nor while the
+    /// kernel waits for an answer about the directory.
+    pub(crate) fn tell_changed(&self, parent: u64, name: &OsStr, number: u64) {
+        let Some(notifier) = self.notifier.get() else {
+            return;
+        };
+        // The kernel has forgotten them by itself where this fails.
+        let _ = notifier.inval_entry(INodeNo(parent), name);
+        let _ = notifier.inval_inode(INodeNo(number), 0, 0);
+    }
+}
+
+/// What has come to be seen.
+struct Shown {
+    state: State,
+    path: Option<PathBuf>,
+}
+
+fn rename_over_nothing(
+    from: &OwnedFd,
+    name: &OsStr,
+    to: &OwnedFd,
+    new_name: &OsString,
+) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE) {
+        // The filesystem below does not know the flag; nobody but the mount makes such names.
+        Err(Errno::INVAL) => rustix::fs::renameat(from, name, to, new_name),
+        result => result,
+    }
+}

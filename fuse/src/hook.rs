@@ -1,0 +1,49 @@
+//! What a mount asks of its user.
+
+use std::{ffi::OsStr, os::fd::BorrowedFd, path::Path};
+
+use rustix::io::Errno;
+
+/// How many of a file's first bytes are shown to [`Hook::concerns`] at the most.
+pub const HEAD: usize = 64;
+
+/// Decides which files are held back until their writers have closed them, and finishes these.
+///
+/// Paths are relative to the mount's root, and names of the mount. Methods are called from several threads at once, and
+/// must not use the mount themselves.
+pub trait Hook: Send + Sync + 'static {
+    /// Whether files at this path may ever be held back. Where not, the kernel passes reads and writes to the file below.
+    fn watches(&self, path: &Path) -> bool;
+
+    /// Whether a file at this path that begins like this (with [`HEAD`] bytes, or all it has) is held back.
+    fn concerns(&self, path: &Path, head: &[u8]) -> bool;
+
+    /// Finishes a file whose writers have closed it. Nobody can open or change it through the mount meanwhile.
+    ///
+    /// The file may be changed, or be replaced under its present name.
+    ///
+    /// # Errors
+    /// What `close` is to answer. The file then stays held back.
+    fn finish(&self, held: &Held<'_>) -> Result<(), Errno>;
+
+    /// The file that was finished is seen now, under its path.
+    fn seen(&self, path: &Path);
+
+    /// The file was finished in vain before, and is gone now.
+    fn gone(&self, path: &Path);
+
+    /// Whether a file that is finished at one path is so at the other. A rename where it is not answers `EXDEV`, so that
+    /// it is copied instead, and finished anew.
+    fn is_same(&self, from: &Path, to: &Path) -> bool;
+}
+
+/// A file that is held back.
+#[derive(Debug)]
+pub struct Held<'a> {
+    /// Where it is going to be seen.
+    pub path: &'a Path,
+    /// The directory that it is in.
+    pub directory: BorrowedFd<'a>,
+    /// Its name there for now.
+    pub name: &'a OsStr,
+}

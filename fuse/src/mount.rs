@@ -1,0 +1,368 @@
+//! A mount: from start to stop.
+
+use std::{
+    ffi::OsStr,
+    fmt, fs, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
+    mount::UnmountFlags,
+};
+
+use crate::{
+    Error, Hook,
+    filesystem::Requests,
+    node::{Node, Phase, ROOT, State},
+    tree::{Tree, is_reserved, name_of_held},
+};
+
+/// The threads that answer the kernel; none of them ever waits for the hook.
+const ANSWERING: usize = 8;
+/// What the mount's source is called in the list of mounts.
+const SOURCE: &str = "signdrop";
+
+/// How the content of files that do not change any more is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// The kernel passes reads to the files below.
+    Passed,
+    /// Through the kernel's cache, which asks this program for what it has not.
+    Asked,
+}
+
+/// A file that is held back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldBack {
+    /// Where it is going to be seen, relative to the mount.
+    pub path: PathBuf,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// How far a file is that is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It is being written.
+    Written,
+    /// The hook works on it.
+    Finishing,
+    /// The hook has refused it.
+    Refused,
+}
+
+/// A directory that is mounted elsewhere. Unmounted when dropped.
+pub struct Mount {
+    tree: Arc<Tree>,
+    at: PathBuf,
+    session: Option<BackgroundSession>,
+}
+
+impl fmt::Debug for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mount")
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Mount {
+    /// Mounts `root` at `at`, and has the hook finish what an earlier run held back, on `closers` threads.
+    ///
+    /// A mount of an earlier run that has died is cleared away. When this returns the mount can be used; what was held back
+    /// is worked on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error`], which says itself whether it may pass. Nothing is mounted then.
+    pub fn start(
+        root: &Path,
+        at: &Path,
+        closers: usize,
+        hook: Arc<dyn Hook>,
+    ) -> Result<Self, Error> {
+        clear(at)?;
+        let tree = Arc::new(Tree::open(root, hook)?);
+        let found = find_held(&tree, root)?;
+        let failed = |source| Error::Mount {
+            path: at.to_owned(),
+            source,
+        };
+        let mut config = Config::default();
+        config.mount_options = vec![
+            MountOption::FSName(SOURCE.into()),
+            MountOption::DefaultPermissions,
+            MountOption::NoDev,
+            MountOption::NoSuid,
+        ];
+        config.acl = SessionACL::All;
+        config.n_threads = Some(ANSWERING);
+        config.clone_fd = true;
+        tree.closers.start(closers).map_err(failed)?;
+        let session = Session::new(Requests(tree.clone()), at, &config).map_err(failed)?;
+        // Set once, here.
+        let _ = tree.notifier.set(session.notifier());
+        let session = session.spawn().map_err(failed)?;
+        for node in found {
+            let tree_too = tree.clone();
+            tree.closers.hand_over(move || {
+                // The hook has said why not.
+                let _ = tree_too.finish(&node);
+            });
+        }
+        Ok(Self {
+            tree,
+            at: at.to_owned(),
+            session: Some(session),
+        })
+    }
+
+    /// How content is read now.
+    pub fn reading(&self) -> Reading {
+        match self.tree.passes() {
+            true => Reading::Passed,
+            false => Reading::Asked,
+        }
+    }
+
+    /// The files that are held back now, in no order.
+    pub fn held_back(&self) -> Vec<HeldBack> {
+        let progress = |node: &Node| match node.content().state {
+            State::Held(Phase::Written) => Some(Progress::Written),
+            State::Held(Phase::Finishing) => Some(Progress::Finishing),
+            State::Held(Phase::Refused) => Some(Progress::Refused),
+            State::Unknown | State::Plain | State::Nameless | State::Seen => None,
+        };
+        let all = self.tree.index.all();
+        let shown = all.iter().filter_map(|node| {
+            Some(HeldBack {
+                path: self.tree.path(node)?,
+                progress: progress(node)?,
+            })
+        });
+        shown.collect()
+    }
+
+    /// Has the hook try once more with what it has refused at or below a path. Answers each with what came of it.
+    pub fn retry(&self, path: &Path) -> Vec<(PathBuf, Result<(), Errno>)> {
+        let refused = self.tree.index.all().into_iter().filter(|node| {
+            let content = node.content();
+            content.state == State::Held(Phase::Refused) && content.is_last(0)
+        });
+        let chosen: Vec<(Arc<Node>, PathBuf)> = refused
+            .filter_map(|node| self.tree.path(&node).map(|path| (node, path)))
+            .filter(|(_, found)| found.starts_with(path))
+            .collect();
+        let (tell, told) = mpsc::channel();
+        for (node, path) in chosen {
+            let (tree, tell) = (self.tree.clone(), tell.clone());
+            self.tree.closers.hand_over(move || {
+                // Nobody listens any more where this fails.
+                let _ = tell.send((path, tree.finish(&node)));
+            });
+        }
+        drop(tell);
+        told.into_iter().collect()
+    }
+
+    /// How many inodes are kept in memory, for the kernel or for files that are held back.
+    pub fn inodes(&self) -> usize {
+        self.tree.nodes.len()
+    }
+
+    /// Unmounts, and waits for what is being finished. What is open goes on for `grace` at the most, and is cut off then.
+    pub fn stop(mut self, grace: Duration) {
+        self.end(grace);
+    }
+
+    fn end(&mut self, grace: Duration) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        if rustix::mount::unmount(&self.at, UnmountFlags::NOFOLLOW).is_err() {
+            // Busy: no new names, but whoever has something open goes on.
+            let _ = rustix::mount::unmount(&self.at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        }
+        let (tell, told) = mpsc::channel();
+        let joined = thread::Builder::new()
+            .name("unmount".into())
+            .spawn(move || {
+                // It says nothing that has not been seen by those who asked.
+                let _ = session.join();
+                let _ = tell.send(());
+            });
+        if joined.is_ok() {
+            let _ = told.recv_timeout(grace);
+        }
+        self.tree.closers.end();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}
+
+/// Sees to it that nothing is mounted at a mount point, and clears a dead mount of our own away.
+fn clear(at: &Path) -> Result<(), Error> {
+    let failed = |source| Error::MountPoint {
+        path: at.to_owned(),
+        source,
+    };
+    // A path with links in it is not in the list; whoever configured it meant where they lead. A dead mount has no real path
+    // but that of the directory it is in.
+    let real = match (at.parent(), at.file_name()) {
+        (Some(parent), Some(name)) => parent.canonicalize().map_err(failed)?.join(name),
+        _ => return Err(failed(io::ErrorKind::InvalidInput.into())),
+    };
+    // One may lie upon the other.
+    while let Some((kind, source)) = mounted(&real).map_err(failed)? {
+        // Not stat(2), which the kernel answers from what it was told before.
+        let dead = matches!(
+            rustix::fs::open(
+                &real,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty()
+            ),
+            Err(Errno::NOTCONN | Errno::CONNABORTED)
+        );
+        if !(dead && source == SOURCE && kind.starts_with("fuse")) {
+            return Err(Error::Occupied {
+                path: at.to_owned(),
+                kind,
+                source_name: source,
+            });
+        }
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        rustix::mount::unmount(&real, flags).map_err(|errno| failed(errno.into()))?;
+    }
+    let metadata = fs::metadata(at).map_err(failed)?;
+    match metadata.is_dir() {
+        true => Ok(()),
+        false => Err(failed(io::ErrorKind::NotADirectory.into())),
+    }
+}
+
+/// Kind and source of what is mounted at a path last. Source: proc(5), `/proc/pid/mountinfo`.
+fn mounted(at: &Path) -> io::Result<Option<(String, String)>> {
+    let list = fs::read("/proc/self/mountinfo")?;
+    let mut found = None;
+    for line in list.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let Some(point) = fields.nth(4) else { continue };
+        if unescaped(point) != at.as_os_str().as_bytes() {
+            continue;
+        }
+        let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+        let mut text = || String::from_utf8_lossy(rest.next().unwrap_or_default()).into_owned();
+        found = Some((text(), text()));
+    }
+    Ok(found)
+}
+
+/// A path as it was before blanks and the like were written as `\040`.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = (*first == b'\\')
+            .then(|| after.get(..3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match octal {
+            Some(byte) => {
+                plain.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+/// Finds what earlier runs held back.
+fn find_held(tree: &Tree, root: &Path) -> Result<Vec<Arc<Node>>, Error> {
+    let failed = |errno: Errno| Error::Look {
+        path: root.to_owned(),
+        source: errno.into(),
+    };
+    let mut found = Vec::new();
+    // Directories by their names from the root on, and not by inodes, of which only those with something in them are kept.
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        let directory = match open_beneath(tree, &path) {
+            Ok(directory) => directory,
+            // It went while its name was read.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
+            Err(errno) => return Err(failed(errno)),
+        };
+        let mut names = rustix::fs::Dir::read_from(&directory).map_err(failed)?;
+        let mut held = Vec::new();
+        while let Some(entry) = names.read() {
+            let entry = entry.map_err(failed)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            if let Some(name) = name_of_held(name) {
+                held.push(name.to_owned());
+                continue;
+            }
+            let is_directory = match entry.file_type() {
+                FileType::Directory => true,
+                FileType::Unknown => tree
+                    .find(&directory, name)
+                    .is_ok_and(|found| found.kind() == FileType::Directory),
+                _ => false,
+            };
+            if is_directory && !is_reserved(name) {
+                pending.push(path.join(name));
+            }
+        }
+        if held.is_empty() {
+            continue;
+        }
+        let number = reach(tree, &path).map_err(failed)?;
+        for name in held {
+            // Something else of that name is nothing that the mount made.
+            if let Ok(node) = tree.take_in(&directory, (number, name)) {
+                found.push(node);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn open_beneath(tree: &Tree, path: &Path) -> Result<std::os::fd::OwnedFd, Errno> {
+    use rustix::fs::ResolveFlags;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let path = if path == Path::new("") {
+        Path::new(".")
+    } else {
+        path
+    };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    rustix::fs::openat2(&tree.root, path, flags, Mode::empty(), resolve)
+}
+
+/// The inode of a directory, with all above it. They stay known as long as something in it is held back.
+fn reach(tree: &Tree, path: &Path) -> Result<u64, Errno> {
+    let mut number = ROOT;
+    for name in path {
+        let directory = tree.directory(number)?;
+        let found = tree.find(&directory, name)?;
+        number = tree.look_up(&found, (number, name.to_owned()))?.number;
+    }
+    Ok(number)
+}

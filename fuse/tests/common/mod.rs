@@ -1,0 +1,265 @@
+//! What the tests share: a mount that is never left behind, and a hook that does real work.
+#![allow(dead_code, reason = "each test target uses a part")]
+#![allow(unreachable_pub, reason = "a module of several test targets")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "what fails here fails the test"
+)]
+
+pub mod script;
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{FileExt as _, PermissionsExt as _},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::fs::{Mode, OFlags};
+use signdrop_fuse::{Errno, Held, Hook, Mount};
+
+/// How long anything may take that has to happen; generous, since machines are slow at times, and no measure of speed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A backing directory, a plain directory beside it on the same filesystem, and the mount.
+pub struct Mounted {
+    // Ended before the directory below is removed.
+    mount: Option<Mount>,
+    pub dir: tempfile::TempDir,
+    pub hook: Arc<Seal>,
+}
+
+impl Mounted {
+    pub fn new() -> Self {
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    pub fn within(dir: tempfile::TempDir) -> Self {
+        assert!(
+            Path::new("/dev/fuse").exists(),
+            "there is no /dev/fuse: load the kernel's module fuse, or give the container the device"
+        );
+        for name in ["below", "at", "plain"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut mounted = Self {
+            mount: None,
+            dir,
+            hook: Arc::default(),
+        };
+        mounted.start();
+        mounted
+    }
+
+    pub fn start(&mut self) {
+        let mount = Mount::start(&self.below(), &self.at(), 16, self.hook.clone());
+        self.mount = Some(mount.unwrap_or_else(|error| {
+            panic!(
+                "{error}: {:?}; the tests of the mount run as root",
+                std::error::Error::source(&error)
+            )
+        }));
+    }
+
+    pub fn stop(&mut self, grace: Duration) {
+        if let Some(mount) = self.mount.take() {
+            mount.stop(grace);
+        }
+    }
+
+    pub fn mount(&self) -> &Mount {
+        self.mount.as_ref().unwrap()
+    }
+
+    pub fn at(&self) -> PathBuf {
+        self.dir.path().join("at")
+    }
+
+    pub fn below(&self) -> PathBuf {
+        self.dir.path().join("below")
+    }
+
+    pub fn plain(&self) -> PathBuf {
+        self.dir.path().join("plain")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+/// Waits for something that has to happen.
+pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !happened() {
+        assert!(Instant::now() < deadline, "not {what} in time");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The names in a directory, sorted.
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A letter: `LTTR`, the payload's length and checksum, room for a seal, the payload. A hook seals what is whole.
+pub fn letter(text: &[u8]) -> Vec<u8> {
+    let mut letter = b"LTTR".to_vec();
+    letter.extend((text.len() as u64).to_le_bytes());
+    letter.extend(sum(0, text).to_le_bytes());
+    letter.extend([0; 8]);
+    letter.extend(text);
+    letter
+}
+
+const START: usize = 28;
+const SECRET: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn sum(start: u64, bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(start ^ 0xcbf2_9ce4_8422_2325, |sum, byte| {
+            (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+}
+
+/// What a reader finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Sealed,
+    /// Whole, but without a seal that fits.
+    Open,
+    Torn,
+}
+
+pub fn read_letter(bytes: &[u8]) -> Found {
+    let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let whole = bytes.starts_with(b"LTTR")
+        && word(4) == Some((bytes.len().saturating_sub(START)) as u64)
+        && word(12) == Some(sum(0, bytes.get(START..).unwrap_or_default()));
+    match (whole, word(20)) {
+        (false, _) => Found::Torn,
+        (true, Some(seal)) if seal == sum(SECRET, &bytes[START..]) => Found::Sealed,
+        (true, _) => Found::Open,
+    }
+}
+
+/// How letters are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manner {
+    /// In the file itself.
+    #[default]
+    InPlace,
+    /// By a copy that takes its place, as where files are cloned.
+    ByCopy,
+}
+
+/// Seals letters.
+#[derive(Debug, Default)]
+pub struct Seal {
+    pub manner: Mutex<Manner>,
+    /// Fails the n-th call from now on, counted from one.
+    pub fail_at: AtomicU32,
+    /// Waits so long in each call.
+    pub delay: Mutex<Duration>,
+    pub seen: Mutex<Vec<PathBuf>>,
+    pub gone: Mutex<Vec<PathBuf>>,
+}
+
+impl Hook for Seal {
+    fn watches(&self, path: &Path) -> bool {
+        !path.starts_with("unwatched")
+    }
+
+    fn concerns(&self, _path: &Path, head: &[u8]) -> bool {
+        head.starts_with(b"LTTR")
+    }
+
+    fn finish(&self, held: &Held<'_>) -> Result<(), Errno> {
+        thread::sleep(*self.delay.lock().unwrap());
+        let left = self.fail_at.load(Ordering::SeqCst);
+        if left > 0 && self.fail_at.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return Err(Errno::NOSPC);
+        }
+        let file = open(held.directory, held.name, OFlags::RDWR);
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes).unwrap();
+        match read_letter(&bytes) {
+            Found::Sealed => return Ok(()),
+            Found::Torn => return Err(Errno::IO),
+            Found::Open => {}
+        }
+        let seal = sum(SECRET, &bytes[START..]).to_le_bytes();
+        match *self.manner.lock().unwrap() {
+            Manner::InPlace => file.write_all_at(&seal, 20).unwrap(),
+            Manner::ByCopy => {
+                bytes[20..28].copy_from_slice(&seal);
+                let copy = open(
+                    held.directory,
+                    ".signdrop-copy.tmp".as_ref(),
+                    OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+                );
+                (&copy).write_all(&bytes).unwrap();
+                copy.set_permissions(file.metadata().unwrap().permissions())
+                    .unwrap();
+                rustix::fs::renameat(
+                    held.directory,
+                    ".signdrop-copy.tmp",
+                    held.directory,
+                    held.name,
+                )
+                .unwrap();
+            }
+        }
+        Ok(())
+    }
+
+    fn seen(&self, path: &Path) {
+        self.seen.lock().unwrap().push(path.to_owned());
+    }
+
+    fn gone(&self, path: &Path) {
+        self.gone.lock().unwrap().push(path.to_owned());
+    }
+
+    fn is_same(&self, from: &Path, to: &Path) -> bool {
+        let first = |path: &Path| {
+            path.iter()
+                .next()
+                .map(|name| name == "other" || name == "unwatched")
+        };
+        first(from) == first(to)
+    }
+}
+
+fn open(directory: BorrowedFd<'_>, name: &std::ffi::OsStr, flags: OFlags) -> File {
+    rustix::fs::openat(
+        directory,
+        name,
+        flags | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o644),
+    )
+    .unwrap()
+    .into()
+}

@@ -1,0 +1,633 @@
+//! What is held back, and when it is seen.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unsafe_code,
+    reason = "a test that panics fails, and writes its own files"
+)]
+mod common;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, IntoRawFd as _},
+        unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
+    },
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{Found, Manner, Mounted, letter, names, read_letter, until};
+use signdrop_fuse::{Errno, Progress};
+
+/// Closes a file and answers what close(2) answered.
+fn close(file: File) -> Result<(), Errno> {
+    // SAFETY: the descriptor is this function's own, and used by nobody afterwards.
+    match unsafe { libc::close(file.into_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap()),
+    }
+}
+
+fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
+    Errno::from_io_error(&result.unwrap_err()).unwrap()
+}
+
+fn found(path: &Path) -> Found {
+    read_letter(&fs::read(path).unwrap())
+}
+
+/// Both ways in which a hook may change a file.
+fn each_manner(test: impl Fn(&Mounted)) {
+    for manner in [Manner::InPlace, Manner::ByCopy] {
+        let mounted = Mounted::new();
+        *mounted.hook.manner.lock().unwrap() = manner;
+        test(&mounted);
+    }
+}
+
+#[test]
+fn a_letter_is_sealed_when_close_returns() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(&letter(b"dear reader")).unwrap();
+        assert_eq!(close(file), Ok(()));
+        assert_eq!(found(&path), Found::Sealed);
+        assert_eq!(found(&mounted.below().join("letter")), Found::Sealed);
+        assert_eq!(names(&mounted.at()), ["letter"]);
+        assert_eq!(
+            names(&mounted.below()),
+            ["letter"],
+            "nothing is left beside it"
+        );
+        assert_eq!(
+            fs::metadata(&path).unwrap().len(),
+            letter(b"dear reader").len() as u64
+        );
+        assert_eq!(*mounted.hook.seen.lock().unwrap(), [Path::new("letter")]);
+        assert!(mounted.mount().held_back().is_empty());
+    });
+}
+
+#[test]
+fn nobody_but_its_writer_reads_a_letter_that_is_being_written() {
+    let mounted = Mounted::new();
+    let path = mounted.at().join("letter");
+    let early = File::create(&path).unwrap();
+    assert_eq!(names(&mounted.at()), ["letter"], "an empty file is none");
+    // Opened while it was empty: its reads are asked for, too.
+    let reader = File::open(&path).unwrap();
+    let whole = letter(b"secret until sealed");
+    early.write_all_at(&whole[..3], 0).unwrap();
+    assert_eq!(
+        fs::read(&path).unwrap(),
+        b"LTT",
+        "three bytes show nothing yet"
+    );
+    early.write_all_at(&whole[3..10], 3).unwrap();
+    assert_eq!(
+        names(&mounted.at()),
+        Vec::<String>::new(),
+        "directories do not list it"
+    );
+    assert_eq!(errno(File::open(&path)), Errno::BUSY);
+    assert_eq!(errno(fs::read(&path)), Errno::BUSY);
+    assert_eq!(errno(reader.read_at(&mut [0; 4], 0)), Errno::BUSY);
+    assert_eq!(
+        errno(fs::hard_link(&path, mounted.at().join("other-name"))),
+        Errno::BUSY
+    );
+    // One that is open for writing reads what it has written.
+    let writer = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    let mut bytes = [0; 10];
+    writer.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, whole[..10]);
+    // Its name works.
+    assert_eq!(fs::metadata(&path).unwrap().len(), 10);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+    assert_eq!(
+        errno(OpenOptions::new().write(true).create_new(true).open(&path)),
+        Errno::EXIST
+    );
+    let progress = mounted.mount().held_back();
+    assert_eq!(progress[0].path, Path::new("letter"));
+    assert_eq!(progress[0].progress, Progress::Written);
+    // What is below is under another name: whoever looks there finds no letter of that name.
+    assert_eq!(names(&mounted.below()), [".signdrop-held-letter~"]);
+    writer.write_all_at(&whole[10..], 10).unwrap();
+    close(early).unwrap();
+    assert_eq!(errno(File::open(&path)), Errno::BUSY, "one writer is left");
+    close(writer).unwrap();
+    assert_eq!(found(&path), Found::Sealed);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+    let mut text = Vec::new();
+    (&reader).read_to_end(&mut text).unwrap();
+    assert_eq!(read_letter(&text), Found::Sealed);
+}
+
+#[test]
+fn the_mounts_own_names_are_nobody_elses() {
+    let mounted = Mounted::new();
+    let own = mounted.at().join(".signdrop-held-x~");
+    fs::write(mounted.below().join(".signdrop-held-x~"), "text").unwrap();
+    assert_eq!(errno(fs::read(&own)), Errno::NOENT);
+    assert_eq!(errno(File::create(&own)), Errno::PERM);
+    assert_eq!(errno(fs::create_dir(&own)), Errno::PERM);
+    assert_eq!(errno(fs::remove_file(&own)), Errno::NOENT);
+    fs::write(mounted.at().join("file"), "text").unwrap();
+    assert_eq!(
+        errno(fs::rename(mounted.at().join("file"), &own)),
+        Errno::PERM
+    );
+    assert_eq!(
+        errno(fs::rename(&own, mounted.at().join("file"))),
+        Errno::NOENT
+    );
+    assert_eq!(
+        errno(fs::hard_link(mounted.at().join("file"), &own)),
+        Errno::PERM
+    );
+    assert_eq!(names(&mounted.at()), ["file"]);
+}
+
+#[test]
+fn the_old_letter_is_read_until_the_new_one_is_sealed() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        fs::write(&path, letter(b"old")).unwrap();
+        let before = fs::read(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        let reader = File::open(&path).unwrap();
+        // Copied over it, as cp does.
+        let mut writer = OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
+        let new = letter(b"the new one, which is longer");
+        writer.write_all(&new[..20]).unwrap();
+        assert_eq!(
+            writer.metadata().unwrap().len(),
+            20,
+            "the writer sees its own"
+        );
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            before,
+            "everybody else the old one"
+        );
+        assert_eq!(names(&mounted.at()), ["letter"]);
+        assert_eq!(fs::metadata(&path).unwrap().len(), before.len() as u64);
+        writer.write_all(&new[20..]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), before);
+        close(writer).unwrap();
+        assert_eq!(found(&path), Found::Sealed);
+        assert_eq!(fs::read(&path).unwrap().len(), new.len());
+        assert_eq!(
+            fs::metadata(&path).unwrap().mode() & 0o777,
+            0o664,
+            "the mode stays"
+        );
+        let mut bytes = Vec::new();
+        (&reader).read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, before, "who has the old one open goes on with it");
+        assert_eq!(names(&mounted.below()), ["letter"]);
+    });
+}
+
+#[test]
+fn a_letter_that_is_changed_in_place_is_sealed_anew() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        fs::write(&path, letter(b"aaaa")).unwrap();
+        let before = fs::read(&path).unwrap();
+        let new = letter(b"bbbb");
+        // As rsync --inplace and dd conv=notrunc do.
+        let writer = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let mut bytes = vec![0; before.len()];
+        writer.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, before, "it begins with the old content");
+        writer.write_all_at(&new[12..], 12).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), before);
+        close(writer).unwrap();
+        assert_eq!(found(&path), Found::Sealed);
+        assert!(fs::read(&path).unwrap().ends_with(b"bbbb"));
+        // Overwritten by what is no letter: that is seen, too.
+        fs::write(&path, "text").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"text");
+        assert_eq!(names(&mounted.below()), ["letter"]);
+    });
+}
+
+#[test]
+fn renaming_a_temporary_name_onto_the_final_one_ends_in_one_sealed_letter() {
+    each_manner(|mounted| {
+        let (temporary, path) = (
+            mounted.at().join(".letter.XyZ123"),
+            mounted.at().join("letter"),
+        );
+        for text in [&b"first"[..], b"second"] {
+            fs::write(&temporary, letter(text)).unwrap();
+            assert_eq!(
+                found(&temporary),
+                Found::Sealed,
+                "by content and not by name"
+            );
+            fs::rename(&temporary, &path).unwrap();
+            assert_eq!(found(&path), Found::Sealed);
+            assert!(fs::read(&path).unwrap().ends_with(text));
+            assert_eq!(names(&mounted.at()), ["letter"]);
+        }
+        // Renamed while it is still being written: the old one stays until then.
+        let mut writer = File::create(&temporary).unwrap();
+        writer.write_all(&letter(b"third")).unwrap();
+        fs::rename(&temporary, &path).unwrap();
+        assert!(fs::read(&path).unwrap().ends_with(b"second"));
+        assert_eq!(names(&mounted.at()), ["letter"]);
+        close(writer).unwrap();
+        assert!(fs::read(&path).unwrap().ends_with(b"third"));
+        assert_eq!(found(&path), Found::Sealed);
+        assert_eq!(names(&mounted.below()), ["letter"]);
+    });
+}
+
+#[test]
+fn a_refusal_reaches_the_writer_and_can_be_tried_again_or_removed() {
+    let mounted = Mounted::new();
+    let path = mounted.at().join("letter");
+    let write = |path: &Path, bytes: &[u8]| {
+        let mut file = File::create(path).unwrap();
+        file.write_all(bytes).unwrap();
+        close(file)
+    };
+    let mut torn = letter(b"torn");
+    torn.pop();
+    assert_eq!(write(&path, &torn), Err(Errno::IO));
+    assert_eq!(names(&mounted.at()), Vec::<String>::new());
+    assert_eq!(errno(fs::read(&path)), Errno::BUSY);
+    assert_eq!(mounted.mount().held_back()[0].progress, Progress::Refused);
+    // Retrying it is as vain, going on with it is not.
+    let told = mounted.mount().retry(Path::new(""));
+    assert_eq!(told, [("letter".into(), Err(Errno::IO))]);
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"n").unwrap();
+    assert_eq!(close(file), Ok(()));
+    assert_eq!(found(&path), Found::Sealed);
+    // An error of the disk is answered as it is, and passes.
+    mounted.hook.fail_at.store(1, Ordering::SeqCst);
+    let second = mounted.at().join("second");
+    assert_eq!(write(&second, &letter(b"second")), Err(Errno::NOSPC));
+    assert_eq!(mounted.mount().retry(Path::new("elsewhere")), []);
+    assert_eq!(
+        mounted.mount().retry(Path::new("second")),
+        [("second".into(), Ok(()))]
+    );
+    assert_eq!(found(&second), Found::Sealed);
+    // It can be removed by its name, and a directory with nothing else in it as well.
+    assert_eq!(write(&mounted.at().join("third"), &torn), Err(Errno::IO));
+    fs::remove_file(mounted.at().join("third")).unwrap();
+    fs::create_dir(mounted.at().join("dir")).unwrap();
+    assert_eq!(
+        write(&mounted.at().join("dir/fourth"), &torn),
+        Err(Errno::IO)
+    );
+    fs::remove_dir(mounted.at().join("dir")).unwrap();
+    assert!(mounted.mount().held_back().is_empty());
+    assert_eq!(mounted.hook.gone.lock().unwrap().len(), 2);
+    // A new version that is refused leaves the old one.
+    let before = fs::read(&path).unwrap();
+    assert_eq!(write(&path, &torn), Err(Errno::IO));
+    assert_eq!(fs::read(&path).unwrap(), before);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(
+        names(&mounted.below()),
+        ["second"],
+        "the refused version goes with the name"
+    );
+}
+
+#[test]
+fn descriptors_that_are_shared_end_in_one_sealed_letter() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        // A copy is closed before anything is written, as shells do.
+        let file = File::create(&path).unwrap();
+        let copy = file.try_clone().unwrap();
+        close(copy).unwrap();
+        let whole = letter(b"once");
+        file.write_all_at(&whole, 0).unwrap();
+        let copy = file.try_clone().unwrap();
+        close(copy).unwrap();
+        assert_eq!(found(&path), Found::Sealed);
+        // The other copy goes on: what is seen stays as it is until that is closed.
+        let before = fs::read(&path).unwrap();
+        let again = letter(b"and again, longer than before");
+        file.write_all_at(&again, 0).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), before);
+        close(file).unwrap();
+        assert_eq!(found(&path), Found::Sealed);
+        assert!(fs::read(&path).unwrap().ends_with(b"longer than before"));
+        assert_eq!(names(&mounted.below()), ["letter"]);
+        // A shell with several programs behind one redirection.
+        let halves = mounted.dir.path();
+        fs::write(halves.join("one"), &whole[..15]).unwrap();
+        fs::write(halves.join("two"), &whole[15..]).unwrap();
+        let script = format!(
+            "cd {} && {{ cat one; cat two; }} > at/shell && (cat one; sleep 0; cat two) > at/subshell",
+            halves.display()
+        );
+        assert!(
+            Command::new("sh")
+                .args(["-c", &script])
+                .status()
+                .unwrap()
+                .success()
+        );
+        for name in ["shell", "subshell"] {
+            assert_eq!(found(&mounted.at().join(name)), Found::Sealed);
+        }
+    });
+}
+
+#[test]
+fn what_is_no_letter_passes_at_once() {
+    let mounted = Mounted::new();
+    let path = mounted.at().join("log");
+    let mut file = File::create(&path).unwrap();
+    let mut reader = File::open(&path).unwrap();
+    for line in 0..10 {
+        writeln!(file, "line {line}").unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, format!("line {line}\n"));
+        assert_eq!(names(&mounted.at()), ["log"]);
+    }
+    assert_eq!(
+        *mounted.hook.seen.lock().unwrap(),
+        Vec::<std::path::PathBuf>::new()
+    );
+    // A file with two names cannot become a letter: it would be seen under the other one.
+    fs::hard_link(&path, mounted.at().join("second")).unwrap();
+    assert_eq!(errno(file.write_all_at(&letter(b"x"), 0)), Errno::BUSY);
+    assert!(fs::read(&path).unwrap().starts_with(b"line 0"));
+    // Where nothing is watched, nothing is held back.
+    fs::create_dir(mounted.at().join("unwatched")).unwrap();
+    fs::write(mounted.at().join("unwatched/letter"), letter(b"x")).unwrap();
+    assert_eq!(found(&mounted.at().join("unwatched/letter")), Found::Open);
+    // And what comes from there, or has to be finished otherwise, is not renamed but copied.
+    let (from, to) = (
+        mounted.at().join("unwatched/letter"),
+        mounted.at().join("letter"),
+    );
+    assert_eq!(errno(fs::rename(&from, &to)), Errno::XDEV);
+    assert!(
+        Command::new("mv")
+            .args([&from, &to])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(found(&to), Found::Sealed);
+    fs::create_dir(mounted.at().join("other")).unwrap();
+    assert_eq!(
+        errno(fs::rename(&to, mounted.at().join("other/letter"))),
+        Errno::XDEV
+    );
+    fs::rename(&path, mounted.at().join("other/log")).unwrap();
+}
+
+#[test]
+fn a_restart_finishes_what_was_closed_and_not_sealed() {
+    let mut mounted = Mounted::new();
+    fs::create_dir_all(mounted.at().join("a/b")).unwrap();
+    fs::write(mounted.at().join("a/b/old"), letter(b"old")).unwrap();
+    mounted.stop(Duration::from_secs(10));
+    assert_eq!(
+        names(&mounted.at()),
+        Vec::<String>::new(),
+        "nothing is mounted"
+    );
+    // As a crash leaves it.
+    let below = mounted.below();
+    let held = |name: &str| below.join("a/b").join(format!(".signdrop-held-{name}~"));
+    fs::write(held("whole"), letter(b"whole")).unwrap();
+    let mut torn = letter(b"torn");
+    torn.pop();
+    fs::write(held("torn"), &torn).unwrap();
+    fs::write(held("old"), letter(b"new")).unwrap();
+    fs::create_dir(held("directory")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", held("link")).unwrap();
+    mounted.start();
+    let dir = mounted.at().join("a/b");
+    until("finished", || {
+        let held = mounted.mount().held_back();
+        held.len() == 1 && held[0].progress == Progress::Refused
+    });
+    assert_eq!(names(&dir), ["old", "whole"]);
+    assert_eq!(found(&dir.join("whole")), Found::Sealed);
+    assert!(fs::read(dir.join("old")).unwrap().ends_with(b"new"));
+    assert_eq!(errno(fs::read(dir.join("torn"))), Errno::BUSY);
+    assert!(
+        fs::symlink_metadata(held("link")).is_ok(),
+        "what is no file is left alone"
+    );
+}
+
+#[test]
+fn a_stop_with_files_open_ends_in_time_and_loses_nothing() {
+    let mut mounted = Mounted::new();
+    let path = mounted.at().join("letter");
+    let mut writer = File::create(&path).unwrap();
+    writer.write_all(&letter(b"open")[..20]).unwrap();
+    let mut reader = File::open(mounted.at().join("text"))
+        .or_else(|_| {
+            fs::write(mounted.at().join("text"), "text")?;
+            File::open(mounted.at().join("text"))
+        })
+        .unwrap();
+    let begun = Instant::now();
+    mounted.stop(Duration::from_millis(200));
+    assert!(begun.elapsed() < common::PATIENCE);
+    // Whatever is still answered is answered: nothing hangs.
+    let _ = reader
+        .seek(io::SeekFrom::Start(0))
+        .and_then(|_| reader.read(&mut [0; 4]));
+    drop(writer);
+    assert_eq!(names(&mounted.below()), [".signdrop-held-letter~", "text"]);
+    mounted.start();
+    until("refused", || {
+        mounted
+            .mount()
+            .held_back()
+            .first()
+            .is_some_and(|held| held.progress == Progress::Refused)
+    });
+    assert_eq!(fs::read(mounted.at().join("text")).unwrap(), b"text");
+}
+
+#[test]
+fn readers_never_find_an_open_or_torn_letter() {
+    let mounted = Mounted::new();
+    let ends = AtomicBool::new(false);
+    let reads = std::sync::atomic::AtomicU64::new(0);
+    thread::scope(|scope| {
+        for reader in 0..8 {
+            let (mounted, ends, reads) = (&mounted, &ends, &reads);
+            scope.spawn(move || {
+                while !ends.load(Ordering::Relaxed) {
+                    for name in names(&mounted.at()) {
+                        let path = mounted.at().join(&name);
+                        match fs::read(&path) {
+                            Ok(bytes) if bytes.is_empty() => {}
+                            Ok(bytes) => {
+                                assert_eq!(
+                                    read_letter(&bytes),
+                                    Found::Sealed,
+                                    "{name} by reader {reader}"
+                                );
+                                reads.fetch_add(1, Ordering::Relaxed);
+                            }
+                            Err(error) => {
+                                let errno = Errno::from_io_error(&error).unwrap();
+                                assert!(
+                                    [Errno::NOENT, Errno::BUSY].contains(&errno),
+                                    "{name}: {error}"
+                                );
+                            }
+                        }
+                    }
+                }
+            });
+        }
+        let writers: Vec<_> = (0..8)
+            .map(|writer: u32| {
+                let mounted = &mounted;
+                scope.spawn(move || {
+                    for round in 0..150_u32 {
+                        let bytes = letter(&vec![round as u8; 5000 + 977 * writer as usize]);
+                        let path = mounted
+                            .at()
+                            .join(format!("letter-{}", (writer + round) % 5));
+                        let temporary = mounted.at().join(format!(".temporary-{writer}"));
+                        match round % 3 {
+                            // Two writers of one name may spoil each other's: then close says so.
+                            0 => drop(
+                                File::create(&path).and_then(|mut file| file.write_all(&bytes)),
+                            ),
+                            1 => {
+                                fs::write(&temporary, &bytes).unwrap();
+                                fs::rename(&temporary, &path).unwrap();
+                            }
+                            _ => {
+                                let _ = fs::remove_file(&path);
+                                if let Ok(mut file) = File::create_new(&path) {
+                                    let _ = file.write_all(&bytes);
+                                }
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        let results: Vec<_> = writers
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        // Before anything fails, so that the readers end.
+        ends.store(true, Ordering::Relaxed);
+        assert!(results.iter().all(Result::is_ok), "a writer failed");
+    });
+    assert!(reads.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn what_was_looked_up_once_is_forgotten() {
+    let mounted = Mounted::new();
+    let before = mounted.mount().inodes();
+    for number in 0..2000 {
+        fs::write(mounted.below().join(format!("file-{number}")), "x").unwrap();
+    }
+    for number in 0..2000 {
+        fs::metadata(mounted.at().join(format!("file-{number}"))).unwrap();
+    }
+    assert!(mounted.mount().inodes() >= before + 2000);
+    // Names that are gone are nothing that the kernel keeps.
+    for number in 0..2000 {
+        fs::remove_file(mounted.at().join(format!("file-{number}"))).unwrap();
+    }
+    until("forgotten", || mounted.mount().inodes() <= before + 1);
+}
+
+#[test]
+fn large_directories_are_listed_whole() {
+    let mounted = Mounted::new();
+    fs::create_dir(mounted.below().join("dir")).unwrap();
+    for number in 0..100_000 {
+        File::create(mounted.below().join(format!("dir/file-{number}"))).unwrap();
+    }
+    let listed = names(&mounted.at().join("dir"));
+    assert_eq!(listed.len(), 100_000);
+    assert_eq!(listed, names(&mounted.below().join("dir")));
+    // Offsets stay while names come and go: what was there all the time is listed exactly once.
+    let mut seen = std::collections::BTreeSet::new();
+    for (number, entry) in fs::read_dir(mounted.at().join("dir")).unwrap().enumerate() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(seen.insert(name), "twice");
+        if number % 1000 == 0 {
+            fs::remove_file(
+                mounted
+                    .at()
+                    .join(format!("dir/file-{}", 99_999 - number / 1000)),
+            )
+            .unwrap();
+        }
+    }
+    assert!(seen.len() >= 99_900);
+}
+
+#[test]
+fn what_is_seen_can_be_mapped_and_is_passed_by_the_kernel_where_it_can() {
+    let mounted = Mounted::new();
+    let path = mounted.at().join("letter");
+    fs::write(&path, letter(&[b'x'; 100_000])).unwrap();
+    let file = File::open(&path).unwrap();
+    let second = File::open(&path).unwrap();
+    let len = file.metadata().unwrap().len() as usize;
+    // SAFETY: the mapping is read within its length, and not used afterwards.
+    let mapped = unsafe {
+        let at = libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            file.as_fd().as_raw_fd(),
+            0,
+        );
+        assert_ne!(at, libc::MAP_FAILED);
+        let bytes = std::slice::from_raw_parts(at.cast::<u8>(), len).to_vec();
+        libc::munmap(at, len);
+        bytes
+    };
+    assert_eq!(read_letter(&mapped), Found::Sealed);
+    assert_eq!(
+        mounted.mount().reading(),
+        signdrop_fuse::Reading::Passed,
+        "Linux 6.9 and later pass reads"
+    );
+    drop((file, second));
+}
