@@ -191,6 +191,64 @@ impl Way {
         }
     }
 
+    /// Works on a file that a mount holds back: it is at `place` now, and is going to be seen at `relative`.
+    ///
+    /// The format is what the content begins as, whatever the name. Answers the error too, where there is one.
+    pub fn finish(
+        &self,
+        drop: &Drop,
+        relative: &Path,
+        place: &Place,
+        keys: &Keys,
+    ) -> (Settlement, Option<Error>) {
+        let read = || {
+            let stat = place.stat().map_err(|errno| Error::Open(errno.into()))?;
+            let file = place.open().map_err(|errno| Error::Open(errno.into()))?;
+            Ok((stat, Format::of_content(&file)?))
+        };
+        let (stat, format) = match read() {
+            Ok(read) => read,
+            Err(error) => return (Settlement::Nothing, Some(error)),
+        };
+        let candidate = Candidate {
+            drop,
+            relative,
+            path: drop.root.join(relative),
+            format,
+        };
+        // Somebody waits for it, so that it is tried again whatever came of it before.
+        match self.settle_at(&candidate, place, &stat, Why::Due, keys) {
+            Ok(settlement) => (settlement, None),
+            Err(error) => {
+                let settlement = self.failed(&candidate, place, Stamp::of(&stat), &error);
+                (settlement, Some(error))
+            }
+        }
+    }
+
+    /// A file that has been finished is seen now: its new name has changed its stamp, and nothing else.
+    pub fn seen(&self, drop: &Drop, relative: &Path) {
+        let path = drop.root.join(relative);
+        let renewed = || {
+            let mut record = self.records.find(&path).ok()??;
+            let stat = Place::beneath(&drop.root, relative).ok()?.stat().ok()?;
+            if record.stamp.has_content_of(&Stamp::of(&stat)) {
+                record.stamp = Stamp::of(&stat);
+                self.records.put(&path, &record).ok()?;
+            }
+            Some(())
+        };
+        // What is not kept is found anew by looking.
+        let _ = renewed();
+    }
+
+    /// A file that was held back is gone.
+    pub fn gone(&self, drop: &Drop, relative: &Path) {
+        if let Err(error) = self.records.remove(&drop.root.join(relative)) {
+            tracing::error!(artifact = %relative.display(), error = reason(&error), "cannot forget a file that is gone");
+        }
+    }
+
     fn settle_at(
         &self,
         candidate: &Candidate<'_>,

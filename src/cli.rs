@@ -8,6 +8,7 @@ mod init;
 mod inspect;
 mod keys;
 mod obs_sign;
+mod retry;
 mod sign;
 mod status;
 mod terminal;
@@ -87,6 +88,7 @@ impl Error {
                 daemon::Error::Config(_)
                 | daemon::Error::StateDir { .. }
                 | daemon::Error::MasterKey(_)
+                | daemon::Error::Mount(_)
                 | daemon::Error::Http(_)
                 | daemon::Error::Obs(_) => Status::Usage,
                 daemon::Error::Keystore(error) => keystore_status(error),
@@ -277,6 +279,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tries again what failed in a mount and is held back there: files, or directories with all below them.
+    Retry {
+        #[command(flatten)]
+        api: Api,
+        /// Prints one JSON object a line.
+        #[arg(long)]
+        json: bool,
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
     /// Makes, shows, exports and deletes keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -440,6 +452,7 @@ fn command(command: Command) -> Result<(), Error> {
             paths,
         } => wait::wait(&api.api, timeout, json.into(), &paths),
         Command::Status { api, json } => status::status(&api.api, json.into()),
+        Command::Retry { api, json, paths } => retry::retry(&api.api, json.into(), &paths),
         Command::Key(command) => keys::run(command),
         Command::Completions { shell } => {
             // Into memory first: clap_complete panics where its output ends early.

@@ -82,6 +82,9 @@ pub struct Config {
     /// The drop directories.
     #[serde(default, rename = "drop")]
     pub drops: Vec<Drop>,
+    /// The mounts.
+    #[serde(default, rename = "mount")]
+    pub mounts: Vec<Mount>,
 }
 
 /// The doors of the HTTP API.
@@ -314,11 +317,22 @@ pub struct Drop {
     ignore_below: GlobSet,
 }
 
-/// A drop directory as it is written.
+/// A directory that is mounted elsewhere, where files are seen only when they are settled.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "RawDrop")]
+pub struct Mount {
+    /// The directory below, and what is done with the artifacts in it.
+    pub drop: Drop,
+    /// The mount point.
+    pub at: PathBuf,
+}
+
+/// A drop directory or a mount as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawDrop {
     root: PathBuf,
+    at: Option<PathBuf>,
     project: PathTemplate,
     identity: TextTemplate,
     name: Option<TextTemplate>,
@@ -368,10 +382,31 @@ impl TryFrom<String> for Pattern {
     }
 }
 
+impl TryFrom<RawDrop> for Mount {
+    type Error = String;
+
+    fn try_from(mut raw: RawDrop) -> Result<Self, String> {
+        let at = raw
+            .at
+            .take()
+            .ok_or("a [[mount]] needs `at`, where it is mounted")?;
+        if !at.is_absolute() {
+            return Err(format!("at \"{}\" is not absolute", at.display()));
+        }
+        Ok(Self {
+            drop: raw.try_into()?,
+            at: at.components().collect(),
+        })
+    }
+}
+
 impl TryFrom<RawDrop> for Drop {
     type Error = String;
 
     fn try_from(raw: RawDrop) -> Result<Self, String> {
+        if raw.at.is_some() {
+            return Err("`at` is for a [[mount]]: a [[drop]] is watched where it is".into());
+        }
         if !raw.root.is_absolute() {
             return Err(format!("root \"{}\" is not absolute", raw.root.display()));
         }
@@ -427,6 +462,22 @@ impl TryFrom<RawDrop> for Drop {
 }
 
 impl Drop {
+    /// Whether the same is done with the artifacts of another.
+    fn is_like(&self, other: &Self) -> bool {
+        let rules = |drop: &Self| -> Vec<(String, Digest)> {
+            let all = drop.rules.iter();
+            all.map(|rule| (rule.matches.glob().glob().to_owned(), rule.digest))
+                .collect()
+        };
+        self.templates == other.templates
+            && (self.action, &self.formats, self.create_keys)
+                == (other.action, &other.formats, other.create_keys)
+            && (self.update, self.unpack_limit, self.digest)
+                == (other.update, other.unpack_limit, other.digest)
+            && self.ignore_patterns == other.ignore_patterns
+            && rules(self) == rules(other)
+    }
+
     /// The digest for the file at `path`, relative to the root: the first rule that matches says.
     pub fn digest(&self, path: &Path) -> Digest {
         self.rules
@@ -496,6 +547,62 @@ impl Config {
                         other.root.display()
                     ));
                 }
+            }
+        }
+        for (place, mount) in self.mounts.iter().enumerate() {
+            let (root, at) = (mount.drop.root.as_path(), mount.at.as_path());
+            let others = self.mounts.iter().skip(place + 1);
+            let mut taken = vec![("state_dir", self.state_dir.as_path())];
+            taken.extend(
+                self.drops
+                    .iter()
+                    .map(|drop| ("the drop directory", drop.root.as_path())),
+            );
+            taken.extend(
+                others
+                    .clone()
+                    .map(|other| ("the mount's directory", other.drop.root.as_path())),
+            );
+            taken.extend(others.map(|other| ("the mount", other.at.as_path())));
+            for (what, path) in taken {
+                // The watcher then finds what is written behind the mount's back, and does the same with it.
+                let is_both = self
+                    .drops
+                    .iter()
+                    .any(|drop| drop.root == root && drop.root == path);
+                let is_alike = self
+                    .drops
+                    .iter()
+                    .any(|drop| drop.root == path && drop.is_like(&mount.drop));
+                if overlap(root, path) && !(is_both && is_alike) {
+                    return Err(if is_both {
+                        format!(
+                            "{} is a drop directory and below a mount: that finds what is written behind the mount's back, but \
+                             all other fields have to be the same in both",
+                            root.display()
+                        )
+                    } else {
+                        format!(
+                            "the mount's directory {} and {what} {} lie in one another",
+                            root.display(),
+                            path.display()
+                        )
+                    });
+                }
+                if overlap(at, path) {
+                    return Err(format!(
+                        "the mount {} and {what} {} lie in one another",
+                        at.display(),
+                        path.display()
+                    ));
+                }
+            }
+            if overlap(at, root) {
+                return Err(format!(
+                    "the mount {} and its directory {} lie in one another: writers use the one, nobody the other",
+                    at.display(),
+                    root.display()
+                ));
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 mod expiring;
 mod health;
+mod mounts;
 mod removals;
 mod status;
 mod watches;
@@ -17,6 +18,9 @@ use std::{
 use expiring::Expiring;
 pub use expiring::ExpiringKey;
 pub use health::Health;
+use mounts::Mounts;
+pub(crate) use mounts::not_mounted;
+pub use mounts::{HeldFile, MountStatus, Retried};
 use removals::Removals;
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
@@ -70,6 +74,9 @@ pub enum Error {
     /// The redo log cannot be read.
     #[error(transparent)]
     Apply(#[from] apply::Error),
+    /// A directory cannot be mounted.
+    #[error(transparent)]
+    Mount(#[from] signdrop_fuse::Error),
     /// A door of the API cannot be opened.
     #[error(transparent)]
     Http(#[from] http::Error),
@@ -149,6 +156,7 @@ pub struct Daemon {
     watches: Watches,
     expiring: Expiring,
     removals: Removals,
+    mounts: Mounts,
     /// Directories that have gone, and whose files are to be forgotten.
     gone: Mutex<BTreeSet<PathBuf>>,
     /// What the last question to the store has answered, and when.
@@ -185,6 +193,7 @@ impl Daemon {
             watches: Watches::default(),
             expiring: Expiring::default(),
             removals: Removals::open(&store)?,
+            mounts: Mounts::default(),
             gone: Mutex::default(),
             probed: Mutex::default(),
             started: Instant::now(),
@@ -248,7 +257,14 @@ impl Daemon {
     fn reload(self: &Arc<Self>, path: &Path) -> Result<(), Error> {
         let mut new = Config::read(path)?;
         let old = self.config();
+        let mounted = |config: &Config| -> Vec<(PathBuf, PathBuf)> {
+            let all = config.mounts.iter();
+            all.map(|mount| (mount.drop.root.clone(), mount.at.clone()))
+                .collect()
+        };
+        let is_moved = mounted(&old) != mounted(&new);
         let needs_restart = [
+            ("mount", is_moved),
             ("state_dir", old.state_dir != new.state_dir),
             ("workers", old.workers != new.workers),
             ("api.listen", old.api.listen != new.api.listen),
@@ -267,6 +283,9 @@ impl Daemon {
             }
         }
         new.state_dir.clone_from(&old.state_dir);
+        if is_moved {
+            new.mounts.clone_from(&old.mounts);
+        }
         self.set_config(new);
         Watches::follow(self);
         Ok(())
@@ -312,6 +331,19 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     let obs = obs.map(|obs| tokio::spawn(obs.run(daemon.clone(), stopped.clone())));
     let server = tokio::spawn(server.run(daemon.clone(), stopped));
     let workers = Workers::start(daemon);
+    let mounting = daemon.clone();
+    let mounted = tokio::task::spawn_blocking(move || Mounts::start(&mounting)).await;
+    match mounted {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            stop_mounts(daemon).await;
+            return Err(error.into());
+        }
+        Err(error) => {
+            stop_mounts(daemon).await;
+            return Err(failed(std::io::Error::other(error)));
+        }
+    }
     Watches::follow(daemon);
     tracing::info!(
         drops = config.drops.len(),
@@ -346,6 +378,8 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     daemon.watches.end();
+    // Writers are answered before the store is closed.
+    stop_mounts(daemon).await;
     daemon.queue.close();
     // The receivers are gone only where the server has ended already.
     let _ = stop.send(());
@@ -363,6 +397,13 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     store::check()?;
     workers.join();
     Ok(daemon.keyring.keystore().flush()?)
+}
+
+async fn stop_mounts(daemon: &Arc<Daemon>) {
+    let daemon = daemon.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || daemon.mounts.stop()).await {
+        tracing::error!(%error, "cannot unmount");
+    }
 }
 
 fn reload(daemon: &Arc<Daemon>, config_path: &Path) {

@@ -4,6 +4,7 @@ mod answer;
 mod entrusted;
 mod gen_key;
 mod keys;
+mod retry;
 mod routes;
 mod wait;
 
@@ -35,6 +36,7 @@ use crate::{config::Listen, daemon::Daemon};
 pub use answer::{OPENAPI, Problem};
 pub use entrusted::{EntrustedKeyRequest, EntrustedSignRequest};
 pub use keys::{ExtendRequest, KeyInfo, KeyPage, KeyRequest, SignAnswer, SignRequest};
+pub use retry::RetryRequest;
 pub use wait::{FailedArtifact, WaitAnswer, WaitRequest, WaitState};
 
 /// How many connections each door serves at once; further ones wait in the kernel. Each door for itself, so that whoever may only

@@ -96,6 +96,17 @@ impl Place {
         })
     }
 
+    /// A name in a directory that the caller holds open.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn within(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Self> {
+        Ok(Self {
+            directory: directory.try_clone_to_owned()?,
+            name: name.to_owned(),
+        })
+    }
+
     /// The place of a path that the caller may name freely; symbolic links are followed, but for its last component.
     ///
     /// # Errors

@@ -674,10 +674,14 @@ fn the_configuration_that_init_writes_is_understood() {
         .filter(|(line, next)| key(line).is_none() || key(line) != key(next))
         .map(|(line, _)| format!("{line}\n"))
         .collect();
-    let drop = dir.path().join("drop");
-    fs::create_dir(&drop).unwrap();
+    let mut all = all;
+    for name in ["drop", "packages", "mount"] {
+        let there = dir.path().join(name);
+        fs::create_dir(&there).unwrap();
+        all = all.replace(&format!("/srv/{name}"), there.to_str().unwrap());
+    }
     let path = dir.path().join("all.toml");
-    fs::write(&path, all.replace("/srv/drop", drop.to_str().unwrap())).unwrap();
+    fs::write(&path, &all).unwrap();
     let output = signdrop(paths(&["check", "-c"], &[&path]));
     assert_eq!(status(&output), 0, "{output:?}\n{all}");
     let text = out(&output);

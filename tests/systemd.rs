@@ -72,6 +72,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
         &[][..],
         &["drop-directories.conf.example"],
         &["drop-directories.conf.example", "tcp.conf.example"],
+        &["mount.conf.example"],
     ] {
         let (_dir, unit) = unit_with(drop_ins);
         let output = verify(&unit);

@@ -156,10 +156,30 @@ pub(super) fn check(config_path: &Path) -> Result<(), Error> {
             eprintln!("signdrop: {root}: there is no such directory");
         }
     }
+    for mount in &config.mounts {
+        let (root, at) = (shown(&mount.drop.root), shown(&mount.at));
+        say(&format!(
+            "{at}: {root}, mounted; {}",
+            match mount.drop.action {
+                Action::Sign => format!(
+                    "what is signed by {} is seen when its writer has closed it",
+                    mount.drop.templates.identity()
+                ),
+                Action::Unsign =>
+                    "what loses its signatures is seen when its writer has closed it".into(),
+            }
+        ))?;
+        for (path, shown) in [(&mount.drop.root, root), (&mount.at, at)] {
+            if !path.is_dir() {
+                missing += 1;
+                eprintln!("signdrop: {shown}: there is no such directory");
+            }
+        }
+    }
     if missing > 0 {
         return Err(Error::Some {
             failed: missing,
-            all: config.drops.len(),
+            all: config.drops.len() + 2 * config.mounts.len(),
         });
     }
     Ok(())

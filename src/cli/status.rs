@@ -8,7 +8,7 @@ use super::{
     connect,
     terminal::{clean, date, say, say_json},
 };
-use crate::daemon::{DropStatus, Status};
+use crate::daemon::{DropStatus, MountStatus, Status};
 
 pub(super) fn status(api: &Address, print: Print) -> Result<(), Error> {
     let status: Status = connect(api)?.find_json("/v1/status")?;
@@ -47,7 +47,32 @@ fn text(status: &Status) -> String {
     for drop in &status.drops {
         lines.extend(drop_lines(drop));
     }
+    for mount in &status.mounts {
+        lines.extend(mount_lines(mount));
+    }
     lines.join("\n")
+}
+
+fn mount_lines(mount: &MountStatus) -> Vec<String> {
+    let shown = |path: &std::path::Path| clean(path.to_string_lossy()).into_owned();
+    let mut lines = vec![
+        format!(
+            "\n{} (mount of {}; reads are {})",
+            shown(&mount.at),
+            shown(&mount.root),
+            clean(mount.reading.as_str().into())
+        ),
+        format!("  now: {} held back", mount.held.len()),
+    ];
+    lines.extend(mount.held.iter().map(|held| {
+        let [path, progress, reason] =
+            [&held.path, &held.progress, &held.reason].map(|text| clean(text.as_str().into()));
+        match reason.is_empty() {
+            true => format!("  {path}: {progress}"),
+            false => format!("  {path}: {progress}: {reason}"),
+        }
+    }));
+    lines
 }
 
 fn drop_lines(drop: &DropStatus) -> Vec<String> {

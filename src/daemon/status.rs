@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Daemon, ExpiringKey};
+use super::{Daemon, ExpiringKey, MountStatus};
 use crate::{
     config::Action,
     keystore,
@@ -35,6 +35,8 @@ pub struct Status {
     pub expiring: Vec<ExpiringKey>,
     /// The drop directories.
     pub drops: Vec<DropStatus>,
+    /// The mounts.
+    pub mounts: Vec<MountStatus>,
 }
 
 /// A report on one drop directory.
@@ -125,6 +127,7 @@ impl Daemon {
             keys_expiring,
             expiring,
             drops,
+            mounts: self.mount_status(),
         })
     }
 }

@@ -3,9 +3,10 @@
 use std::{
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::Daemon;
@@ -96,7 +97,7 @@ fn work(daemon: &Daemon, job: &Job) {
         Settlement::BeingWritten => Next::BeingWritten,
         Settlement::Settled(record, freshness) => {
             if freshness == Freshness::Fresh {
-                tell(daemon, job, &record);
+                tell(daemon, &arrival.root, &arrival.path(), job.since, &record);
             }
             match record.lasting {
                 Lasting::Stays => Next::Done(Some(record)),
@@ -107,11 +108,12 @@ fn work(daemon: &Daemon, job: &Job) {
     daemon.queue.done(arrival, next);
 }
 
-fn tell(daemon: &Daemon, job: &Job, record: &Record) {
-    let latency = job.since.elapsed();
-    let root = job.arrival.root.to_string_lossy();
-    daemon.metrics.settled(&root, record.outcome, latency);
-    let artifact = job.arrival.path();
+/// Counts and logs an outcome.
+pub(super) fn tell(daemon: &Daemon, root: &Path, artifact: &Path, since: Instant, record: &Record) {
+    let latency = since.elapsed();
+    daemon
+        .metrics
+        .settled(&root.to_string_lossy(), record.outcome, latency);
     // Debug, so that control characters in names cannot forge lines of the log.
     let (artifact, outcome) = (artifact.as_os_str(), record.outcome.name());
     match record.outcome {

@@ -17,7 +17,7 @@ use super::{
     entrusted::{self, EntrustedSignRequest},
     gen_key,
     keys::{self, Encoding, ExtendRequest, Missing, SignRequest},
-    wait,
+    retry, wait,
 };
 use crate::{daemon::Daemon, identity::Identity};
 
@@ -70,6 +70,7 @@ enum Route {
     EntrustedKeys,
     EntrustedSign,
     Wait,
+    Retry,
     Status,
 }
 
@@ -90,7 +91,8 @@ impl Route {
             | Self::Sign
             | Self::EntrustedKeys
             | Self::EntrustedSign
-            | Self::Wait => "POST",
+            | Self::Wait
+            | Self::Retry => "POST",
             Self::Keys => "GET, POST",
             Self::Key => "GET, DELETE",
         }
@@ -114,6 +116,7 @@ impl Route {
             | Self::EntrustedKeys
             | Self::EntrustedSign
             | Self::Wait
+            | Self::Retry
             | Self::Status => Problem::into_answer,
         }
     }
@@ -136,6 +139,7 @@ impl Route {
             | Self::EntrustedKeys
             | Self::EntrustedSign
             | Self::Wait
+            | Self::Retry
             | Self::Status => false,
         }
     }
@@ -166,6 +170,7 @@ fn router() -> Router<Route> {
         ("/v1/entrusted-keys", Route::EntrustedKeys),
         ("/v1/entrusted-keys/sign", Route::EntrustedSign),
         ("/v1/wait", Route::Wait),
+        ("/v1/retry", Route::Retry),
         ("/v1/status", Route::Status),
     ] {
         #[expect(clippy::expect_used, reason = "the paths above do not conflict")]
@@ -288,6 +293,10 @@ async fn dispatch(
             let request: EntrustedSignRequest = keys::parse(&read_body(door, request).await?)?;
             keys::check_signer(&daemon, user, &request.user)?;
             blocking(move || entrusted::sign(&daemon, user, &request)).await
+        }
+        (Route::Retry, _) => {
+            let body = read_body(door, request).await?;
+            blocking(move || retry::answer(&daemon, &body)).await
         }
         (Route::Wait, _) => {
             let accept = header(&request, hyper::header::ACCEPT);

@@ -1,0 +1,51 @@
+//! `signdrop retry`: tries again what a mount holds back.
+
+use std::path::PathBuf;
+
+use super::{
+    Error, Print,
+    client::Address,
+    connect,
+    terminal::{clean, say, say_json},
+};
+use crate::{daemon::Retried, http::RetryRequest};
+
+pub(super) fn retry(api: &Address, print: Print, paths: &[PathBuf]) -> Result<(), Error> {
+    let mut absolute = Vec::new();
+    for path in paths {
+        absolute.push(std::path::absolute(path).map_err(|source| Error::Io {
+            path: path.clone(),
+            source,
+        })?);
+    }
+    if let Some(path) = absolute.iter().find(|path| path.to_str().is_none()) {
+        return Err(Error::Usage(format!(
+            "{} is not UTF-8, which the API cannot carry; name the directory above",
+            path.display()
+        )));
+    }
+    let request = RetryRequest { paths: absolute };
+    let all: Vec<Retried> = connect(api)?.post("/v1/retry", &request)?;
+    let mut failed = 0;
+    for retried in &all {
+        if !retried.reason.is_empty() {
+            failed += 1;
+            let (path, reason) = (&retried.path, &retried.reason);
+            let (path, reason) = (clean(path.as_str().into()), clean(reason.as_str().into()));
+            eprintln!("signdrop: {path}: {reason}");
+        }
+        if print == Print::Json {
+            say_json(retried)?;
+        }
+    }
+    if failed > 0 {
+        return Err(Error::Some {
+            failed,
+            all: all.len(),
+        });
+    }
+    if print == Print::Text {
+        say(&format!("{} are seen now", all.len()))?;
+    }
+    Ok(())
+}

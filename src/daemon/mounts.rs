@@ -1,0 +1,309 @@
+//! The mounts: each runs with a hook that takes what it holds back the one way through.
+
+use std::{
+    error::Error as StdError,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use signdrop_fuse::{Errno, Held, Hook, Mount, Progress, Reading};
+
+use super::{Daemon, workers};
+use crate::{
+    arrival::{Freshness, Settlement},
+    config::{self, Drop},
+    format::Format,
+    place::Place,
+    record::Outcome,
+};
+
+/// How many files of one mount are finished at once.
+const CLOSERS: usize = 16;
+/// How long files that are open when the daemon stops may go on being used.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often a file is looked at anew that changed while it was worked on, and how long later.
+const LOOKS: u32 = 50;
+const LATER: Duration = Duration::from_millis(10);
+
+/// The mounts that run.
+#[derive(Debug, Default)]
+pub(super) struct Mounts(Mutex<Vec<Running>>);
+
+#[derive(Debug)]
+struct Running {
+    root: PathBuf,
+    at: PathBuf,
+    mount: Mount,
+}
+
+/// A report on one mount.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MountStatus {
+    /// The mount point.
+    pub at: PathBuf,
+    /// The directory below.
+    pub root: PathBuf,
+    /// How files that are seen are read: `passed` by the kernel to the files below, or `asked` of the daemon.
+    pub reading: String,
+    /// The files that are held back.
+    pub held: Vec<HeldFile>,
+}
+
+/// A file that is held back.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HeldFile {
+    /// Where it is going to be seen; bytes that are not UTF-8 are replaced.
+    pub path: String,
+    /// `written`, `finishing` or `failed`.
+    pub progress: String,
+    /// Why it failed.
+    pub reason: String,
+}
+
+/// What came of trying a file again.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Retried {
+    /// The file.
+    pub path: String,
+    /// Why it failed again; empty where it is seen now.
+    pub reason: String,
+}
+
+impl Mounts {
+    fn running(&self) -> MutexGuard<'_, Vec<Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Mounts all that the configuration names.
+    pub(super) fn start(daemon: &Arc<Daemon>) -> Result<(), signdrop_fuse::Error> {
+        for config::Mount { drop, at } in &daemon.config().mounts {
+            let finisher = Finisher {
+                daemon: Arc::downgrade(daemon),
+                root: drop.root.clone(),
+            };
+            let mount = Mount::start(&drop.root, at, CLOSERS, Arc::new(finisher))?;
+            let reads = reading(&mount);
+            tracing::info!(at = %at.display(), root = %drop.root.display(), reads, "mounted");
+            daemon.mounts.running().push(Running {
+                root: drop.root.clone(),
+                at: at.clone(),
+                mount,
+            });
+        }
+        Ok(())
+    }
+
+    /// Unmounts all, and waits for what is being finished.
+    pub(super) fn stop(&self) {
+        let all = std::mem::take(&mut *self.running());
+        for running in all {
+            running.mount.stop(GRACE);
+            tracing::info!(at = %running.at.display(), "unmounted");
+        }
+    }
+}
+
+fn reading(mount: &Mount) -> &'static str {
+    match mount.reading() {
+        Reading::Passed => "passed",
+        Reading::Asked => "asked",
+    }
+}
+
+impl Daemon {
+    /// What the mounts hold back.
+    pub fn mount_status(&self) -> Vec<MountStatus> {
+        let running = self.mounts.running();
+        let report = |running: &Running| {
+            let held = running.mount.held_back().into_iter().map(|held| HeldFile {
+                path: running.at.join(&held.path).to_string_lossy().into_owned(),
+                progress: match held.progress {
+                    Progress::Written => "written",
+                    Progress::Finishing => "finishing",
+                    Progress::Refused => "failed",
+                }
+                .into(),
+                reason: match held.progress {
+                    Progress::Refused => self.reason_of(&running.root.join(&held.path)),
+                    Progress::Written | Progress::Finishing => String::new(),
+                },
+            });
+            let mut held: Vec<HeldFile> = held.collect();
+            held.sort_by(|one, other| one.path.cmp(&other.path));
+            MountStatus {
+                at: running.at.clone(),
+                root: running.root.clone(),
+                reading: reading(&running.mount).into(),
+                held,
+            }
+        };
+        running.iter().map(report).collect()
+    }
+
+    fn reason_of(&self, path: &Path) -> String {
+        let record = self.way.records.find(path).ok().flatten();
+        record.map_or_else(String::new, |record| record.reason)
+    }
+
+    /// Tries again what failed at or below a path of a mount. `None` where no mount holds the path.
+    pub fn retry(&self, path: &Path) -> Option<Vec<Retried>> {
+        let running = self.mounts.running();
+        let found = running.iter().find_map(|running| {
+            let below = path.strip_prefix(&running.at).ok()?;
+            Some((running, below))
+        });
+        let (running, below) = found?;
+        let told = running
+            .mount
+            .retry(below)
+            .into_iter()
+            .map(|(path, result)| {
+                let reason = match result {
+                    Ok(()) => String::new(),
+                    Err(errno) => match self.reason_of(&running.root.join(&path)) {
+                        reason if reason.is_empty() => errno.to_string(),
+                        reason => reason,
+                    },
+                };
+                Retried {
+                    path: running.at.join(&path).to_string_lossy().into_owned(),
+                    reason,
+                }
+            });
+        Some(told.collect())
+    }
+}
+
+/// The hook of one mount.
+struct Finisher {
+    /// The daemon owns the mount.
+    daemon: Weak<Daemon>,
+    root: PathBuf,
+}
+
+impl Finisher {
+    /// Asks with the mount's section of the configuration as it is now; nothing while the daemon ends.
+    fn with<T>(&self, ask: impl FnOnce(&Daemon, &config::Config, &Drop) -> T) -> Option<T> {
+        let daemon = self.daemon.upgrade()?;
+        let config = daemon.config();
+        let mut mounts = config.mounts.iter();
+        let mount = mounts.find(|mount| mount.drop.root == self.root)?;
+        Some(ask(&daemon, &config, &mount.drop))
+    }
+}
+
+impl Hook for Finisher {
+    fn watches(&self, path: &Path) -> bool {
+        self.with(|_, _, drop| !drop.ignores(path)).unwrap_or(true)
+    }
+
+    fn concerns(&self, path: &Path, head: &[u8]) -> bool {
+        let format = Format::of_beginning(head, path.file_name().unwrap_or_default());
+        format.is_some_and(|format| {
+            self.with(|_, _, drop| drop.formats.contains(&format))
+                .unwrap_or(true)
+        })
+    }
+
+    fn finish(&self, held: &Held<'_>) -> Result<(), Errno> {
+        let finish = |daemon: &Daemon, config: &config::Config, drop: &Drop| {
+            let begun = Instant::now();
+            let place =
+                Place::within(held.directory, held.name).map_err(|error| errno_of(&error))?;
+            for _ in 0..LOOKS {
+                let (settlement, error) = daemon.way.finish(drop, held.path, &place, &config.keys);
+                match settlement {
+                    Settlement::Settled(record, freshness) => {
+                        if freshness == Freshness::Fresh {
+                            let artifact = drop.root.join(held.path);
+                            workers::tell(daemon, &drop.root, &artifact, begun, &record);
+                        }
+                        return match (record.outcome, error) {
+                            (Outcome::Failed, Some(error)) => Err(errno_of(&error)),
+                            (Outcome::Failed, None) => Err(Errno::IO),
+                            (
+                                Outcome::Signed
+                                | Outcome::Unsigned
+                                | Outcome::Unchanged
+                                | Outcome::Ignored,
+                                _,
+                            ) => Ok(()),
+                        };
+                    }
+                    Settlement::BeingWritten | Settlement::Again => thread::sleep(LATER),
+                    Settlement::Nothing => {
+                        return Err(error.map_or(Errno::IO, |error| errno_of(&error)));
+                    }
+                }
+            }
+            let artifact = drop.root.join(held.path);
+            tracing::warn!(
+                ?artifact,
+                "it goes on changing below the mount, and is held back"
+            );
+            Err(Errno::BUSY)
+        };
+        self.with(finish).unwrap_or(Err(Errno::IO))
+    }
+
+    fn seen(&self, path: &Path) {
+        self.with(|daemon, _, drop| daemon.way.seen(drop, path));
+    }
+
+    fn gone(&self, path: &Path) {
+        self.with(|daemon, _, drop| daemon.way.gone(drop, path));
+    }
+
+    fn is_same(&self, from: &Path, to: &Path) -> bool {
+        let alike = |drop: &Drop| {
+            // Of a directory, what is in it counts.
+            [from, to].map(|path| {
+                let within = path.join("-");
+                let project = |path: &Path| {
+                    let project = drop.templates.project(path);
+                    project.ok().map(|project| project.identity)
+                };
+                (
+                    (project(path), project(&within)),
+                    (drop.digest(path), drop.digest(&within)),
+                    (drop.ignores(path), drop.ignores(&within)),
+                )
+            })
+        };
+        self.with(|_, _, drop| {
+            let [from, to] = alike(drop);
+            // A name that belongs to no project gives no signature that the other would not.
+            from == to && from.0.1.is_some()
+        })
+        .unwrap_or(false)
+    }
+}
+
+/// What a writer is told: the disk's own errors as they are, all else as EIO.
+fn errno_of(error: &(dyn StdError + 'static)) -> Errno {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let found = error
+            .downcast_ref::<io::Error>()
+            .and_then(Errno::from_io_error);
+        if let Some(errno) =
+            found.filter(|errno| [Errno::NOSPC, Errno::DQUOT, Errno::ROFS].contains(errno))
+        {
+            return errno;
+        }
+        cause = error.source();
+    }
+    Errno::IO
+}
+
+/// For a path that no mount holds.
+pub(crate) fn not_mounted(path: &Path) -> String {
+    format!(
+        "{} is in no mount; `signdrop check` lists them",
+        path.display()
+    )
+}

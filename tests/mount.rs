@@ -1,0 +1,583 @@
+//! The mount, with the daemon behind it: real packages, real writers, and rpm as the judge.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
+)]
+mod common;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    Rpmdb,
+    daemon::{Daemon, PATIENCE},
+    quick_package, run,
+};
+
+/// A daemon with a mount. Whatever becomes of the test, nothing stays mounted.
+struct Mounted {
+    daemon: Daemon,
+}
+
+impl Mounted {
+    fn prepare(options: &str) -> Self {
+        assert!(
+            Path::new("/dev/fuse").exists(),
+            "there is no /dev/fuse: load the kernel's module fuse, or give the container the device"
+        );
+        let daemon = Daemon::prepare("");
+        let dir = daemon.dir.path().to_owned();
+        for name in ["below", "at"] {
+            fs::create_dir(dir.join(name)).unwrap();
+        }
+        let config = fs::read_to_string(daemon.config()).unwrap();
+        daemon.write_config(&format!(
+            r#"{config}
+[[mount]]
+root = "{dir}/below"
+at = "{dir}/at"
+project = "{{owner}}/{{project}}"
+identity = "{{owner}}#{{project}}@copr.example.org"
+{options}
+"#,
+            dir = dir.display()
+        ));
+        Self { daemon }
+    }
+
+    fn start(options: &str) -> Self {
+        let mut mounted = Self::prepare(options);
+        mounted.daemon.run();
+        mounted
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.daemon.dir.path().join(name)
+    }
+
+    /// A project's directory in the mount.
+    fn project(&self, project: &str) -> PathBuf {
+        let path = self.path("at").join(project);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// rpm's keyring with a project's key.
+    fn rpmdb(&self, identity: &str) -> Rpmdb {
+        let output = self
+            .daemon
+            .signdrop(["key", "export", "--api", &self.daemon.api(), identity]);
+        assert!(output.status.success(), "{output:?}");
+        Rpmdb::new(&String::from_utf8(output.stdout).unwrap())
+    }
+
+    fn status(&self) -> String {
+        let output = self
+            .daemon
+            .signdrop(["status", "--api", &self.daemon.api()]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // A daemon that was killed leaves a dead mount behind.
+        let at = self.path("at");
+        let _ = Command::new("umount").arg("-l").arg(at).output();
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn succeeds(command: &mut Command) {
+    let output = run(command);
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+const IDENTITY: &str = "alice#tools@copr.example.org";
+
+#[test]
+fn every_writer_leaves_a_signed_package_behind() {
+    let mounted = Mounted::start("");
+    let project = mounted.project("alice/tools");
+    let plain = mounted.path("plain");
+    fs::create_dir(&plain).unwrap();
+    let package = quick_package(&plain, "tool", 300_000, rpm::RpmFormat::V4);
+    let second = quick_package(&plain, "other", 100_000, rpm::RpmFormat::V4);
+    let bytes = fs::read(&package).unwrap();
+    // The first one makes the key.
+    fs::copy(&package, project.join("first.rpm")).unwrap();
+    let rpmdb = mounted.rpmdb(IDENTITY);
+    let signed = |what: &str, name: &str| {
+        let path = project.join(name);
+        assert!(rpmdb.is_signed(&path), "{what}: {}", rpmdb.check(&path).1);
+        // And the payload is the one that was written.
+        let tail = bytes.len() - 200_000;
+        assert_eq!(fs::read(&path).unwrap()[tail..], bytes[tail..], "{what}");
+    };
+    signed("copy", "first.rpm");
+    let to = |name: &str| project.join(name);
+    succeeds(Command::new("cp").arg("-p").arg(&package).arg(to("cp.rpm")));
+    signed("cp", "cp.rpm");
+    succeeds(Command::new("cp").arg(&package).arg(to("cp.rpm")));
+    signed("cp over a signed one", "cp.rpm");
+    succeeds(
+        Command::new("install")
+            .args(["-m", "640"])
+            .arg(&package)
+            .arg(to("install.rpm")),
+    );
+    signed("install", "install.rpm");
+    let moved = plain.join("moved.rpm");
+    fs::copy(&package, &moved).unwrap();
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    succeeds(
+        Command::new("cp")
+            .arg(&package)
+            .arg(elsewhere.path().join("mv.rpm")),
+    );
+    succeeds(
+        Command::new("mv")
+            .arg(elsewhere.path().join("mv.rpm"))
+            .arg(&project),
+    );
+    signed("mv across filesystems", "mv.rpm");
+    for options in [
+        &["-t"][..],
+        &["--inplace", "-t"],
+        &["--append", "-t"],
+        &["--whole-file", "--delay-updates"],
+    ] {
+        succeeds(
+            Command::new("rsync")
+                .args(options)
+                .arg(&package)
+                .arg(to("rsync.rpm")),
+        );
+        signed(&format!("rsync {options:?}"), "rsync.rpm");
+    }
+    succeeds(
+        Command::new("rsync")
+            .args(["--inplace", "--ignore-times"])
+            .arg(&package)
+            .arg(to("rsync.rpm")),
+    );
+    signed("rsync --inplace over a signed one", "rsync.rpm");
+    for size in ["1", "7777", "1M"] {
+        let size = if size == "1" { "13" } else { size };
+        succeeds(
+            Command::new("dd")
+                .args(["status=none", &format!("bs={size}")])
+                .arg(format!("if={}", package.display()))
+                .arg(format!("of={}", to("dd.rpm").display())),
+        );
+        signed(&format!("dd bs={size}"), "dd.rpm");
+    }
+    let name = package.file_name().unwrap().to_str().unwrap();
+    succeeds(
+        Command::new("tar")
+            .arg("-C")
+            .arg(&plain)
+            .arg("-cf")
+            .arg(plain.join("all.tar"))
+            .arg(name)
+            .arg(second.file_name().unwrap()),
+    );
+    for _ in 0..2 {
+        succeeds(
+            Command::new("tar")
+                .arg("-C")
+                .arg(&project)
+                .arg("-xf")
+                .arg(plain.join("all.tar")),
+        );
+        signed("tar", name);
+        assert!(rpmdb.is_signed(&project.join(second.file_name().unwrap())));
+    }
+    // An upload that breaks off, and is resumed.
+    fs::write(to("part.rpm"), &bytes[..150_000]).unwrap();
+    assert!(
+        !names(&project).contains(&"part.rpm".to_owned()),
+        "nobody sees a part"
+    );
+    let listed = mounted.status();
+    assert!(listed.contains("part.rpm: failed: "), "{listed}");
+    succeeds(
+        Command::new("rsync")
+            .args(["--append", "-t"])
+            .arg(&package)
+            .arg(to("part.rpm")),
+    );
+    signed("rsync --append after a part", "part.rpm");
+    // Nothing is left below, and what is below is what is seen.
+    assert_eq!(names(&project), names(&mounted.path("below/alice/tools")));
+    succeeds(Command::new("createrepo_c").arg("-q").arg(&project));
+    assert!(project.join("repodata/repomd.xml").exists());
+}
+
+#[test]
+fn a_package_that_cannot_be_signed_is_told_to_its_writer_and_is_tried_again() {
+    let mounted = Mounted::start("create_keys = false");
+    let project = mounted.project("alice/tools");
+    let plain = mounted.path("plain");
+    fs::create_dir(&plain).unwrap();
+    let package = quick_package(&plain, "tool", 10_000, rpm::RpmFormat::V4);
+    let path = project.join("tool.rpm");
+    let output = run(Command::new("cp").arg(&package).arg(&path));
+    assert!(!output.status.success(), "cp hears of it");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("Input/output error"),
+        "{output:?}"
+    );
+    assert_eq!(names(&project), Vec::<String>::new());
+    let error = File::open(&path).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    let status = mounted.status();
+    assert!(
+        status.contains("there is no key for alice#tools"),
+        "{status}"
+    );
+    let api = mounted.daemon.api();
+    let retry = |path: &Path| {
+        mounted
+            .daemon
+            .signdrop(["retry", "--api", &api, path.to_str().unwrap()])
+    };
+    let output = retry(&project);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("there is no key"),
+        "{output:?}"
+    );
+    assert!(
+        mounted
+            .daemon
+            .signdrop(["key", "generate", "--api", &api, IDENTITY])
+            .status
+            .success()
+    );
+    let output = retry(&project);
+    assert!(output.status.success(), "{output:?}");
+    assert!(mounted.rpmdb(IDENTITY).is_signed(&path));
+    assert_eq!(names(&project), ["tool.rpm"]);
+    assert_eq!(retry(Path::new("/elsewhere")).status.code(), Some(1));
+    // Another project's signature is another one: it is copied, and signed anew.
+    assert!(
+        mounted
+            .daemon
+            .signdrop([
+                "key",
+                "generate",
+                "--api",
+                &api,
+                "bob#tools@copr.example.org"
+            ])
+            .status
+            .success()
+    );
+    let other = mounted.project("bob/tools");
+    succeeds(Command::new("mv").arg(&path).arg(&other));
+    assert!(
+        mounted
+            .rpmdb("bob#tools@copr.example.org")
+            .is_signed(&other.join("tool.rpm"))
+    );
+}
+
+#[test]
+fn a_mount_that_unsigns_leaves_no_signature() {
+    let mounted = Mounted::start("action = \"unsign\"");
+    let project = mounted.project("alice/tools");
+    let plain = mounted.path("plain");
+    fs::create_dir(&plain).unwrap();
+    let package = quick_package(&plain, "tool", 10_000, rpm::RpmFormat::V4);
+    let original = fs::read(&package).unwrap();
+    let key = common::TestKey::new(signdrop::key::Algorithm::Rsa2048);
+    let file = File::open(&package).unwrap();
+    let format = signdrop::format::Format::Rpm;
+    let sound = format
+        .check(&file, signdrop::digest::Digest::Sha256, Default::default())
+        .unwrap();
+    let signed = common::edited(
+        &original,
+        &sound.sign(&key, std::time::SystemTime::now()).unwrap(),
+    );
+    fs::write(&package, &signed).unwrap();
+    fs::copy(&package, project.join("tool.rpm")).unwrap();
+    let (good, text) =
+        Rpmdb::new(&key.certificate.to_armour().unwrap()).check(&project.join("tool.rpm"));
+    assert!(good && !text.contains("Signature"), "{text}");
+    fs::write(project.join("text.rpm"), "no package").unwrap();
+    assert_eq!(
+        fs::read(project.join("text.rpm")).unwrap(),
+        b"no package",
+        "it passes untouched"
+    );
+}
+
+#[test]
+fn readers_never_find_an_unsigned_or_torn_package() {
+    let mounted = Mounted::start("");
+    let project = mounted.project("alice/tools");
+    let plain = mounted.path("plain");
+    fs::create_dir(&plain).unwrap();
+    let packages: Vec<PathBuf> = (0..16)
+        .map(|number| {
+            quick_package(
+                &plain,
+                &format!("p{number}"),
+                20_000 + 3_000 * number,
+                rpm::RpmFormat::V4,
+            )
+        })
+        .collect();
+    fs::copy(&packages[0], project.join("p.rpm")).unwrap();
+    let rpmdb = mounted.rpmdb(IDENTITY);
+    let ends = AtomicBool::new(false);
+    let read = AtomicUsize::new(0);
+    let deadline = Instant::now() + PATIENCE;
+    thread::scope(|scope| {
+        for reader in 0..16 {
+            let (project, plain, rpmdb, ends, read) = (&project, &plain, &rpmdb, &ends, &read);
+            scope.spawn(move || {
+                let copy = plain.join(format!("read-{reader}.rpm"));
+                while !ends.load(Ordering::Relaxed) && Instant::now() < deadline {
+                    for name in names(project) {
+                        // What is read is judged, not what lies there when the judge comes.
+                        let Ok(bytes) = fs::read(project.join(&name)) else {
+                            continue;
+                        };
+                        if bytes.is_empty() {
+                            continue;
+                        }
+                        fs::write(&copy, bytes).unwrap();
+                        assert!(rpmdb.is_signed(&copy), "{name}: {}", rpmdb.check(&copy).1);
+                        read.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let writers: Vec<_> = packages
+            .iter()
+            .enumerate()
+            .map(|(number, package)| {
+                let project = &project;
+                scope.spawn(move || {
+                    while Instant::now() < deadline {
+                        let (own, shared) = (
+                            project.join(format!("own-{number}.rpm")),
+                            project.join(format!("p-{}.rpm", number % 4)),
+                        );
+                        fs::copy(package, &own).unwrap();
+                        fs::rename(&own, &shared).unwrap();
+                        succeeds(
+                            Command::new("rsync")
+                                .args(["--ignore-times", "--inplace"])
+                                .arg(package)
+                                .arg(&own),
+                        );
+                        fs::remove_file(&own).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let results: Vec<_> = writers
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        ends.store(true, Ordering::Relaxed);
+        assert!(results.iter().all(Result::is_ok), "a writer failed");
+    });
+    assert!(read.load(Ordering::Relaxed) > 100);
+}
+
+#[test]
+fn after_kills_at_random_moments_everything_closed_is_signed_and_nothing_is_torn() {
+    let mut mounted = Mounted::start("");
+    let plain = mounted.path("plain");
+    fs::create_dir(&plain).unwrap();
+    let package = quick_package(&plain, "tool", 200_000, rpm::RpmFormat::V4);
+    fs::copy(&package, mounted.project("alice/tools").join("first.rpm")).unwrap();
+    let rpmdb = mounted.rpmdb(IDENTITY);
+    let project = mounted.path("at/alice/tools");
+    for round in 0..100_u64 {
+        let target = project.join(format!("r{}.rpm", round % 7));
+        let closed = thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                run(Command::new("cp").arg(&package).arg(&target))
+                    .status
+                    .success()
+            });
+            // From before the first byte to after the close.
+            thread::sleep(Duration::from_micros(round * 7919 % 12_000));
+            mounted.daemon.kill();
+            writer.join().unwrap()
+        });
+        mounted.daemon.run();
+        if closed {
+            assert!(
+                rpmdb.is_signed(&target),
+                "round {round}: {}",
+                rpmdb.check(&target).1
+            );
+        }
+        let seen: Vec<PathBuf> = names(&project)
+            .into_iter()
+            .map(|name| project.join(name))
+            .collect();
+        let seen: Vec<PathBuf> = seen
+            .into_iter()
+            .filter(|path| fs::metadata(path).unwrap().len() > 0)
+            .collect();
+        assert_eq!(
+            rpmdb.not_signed(&seen),
+            Vec::<&Path>::new(),
+            "round {round}"
+        );
+    }
+}
+
+#[test]
+fn a_start_that_cannot_mount_says_why() {
+    let mounted = Mounted::start("");
+    // A second daemon on the same mount point.
+    let mut second = Mounted::prepare("");
+    let config = fs::read_to_string(second.daemon.config()).unwrap();
+    let (at, own) = (mounted.path("at"), second.path("at"));
+    second
+        .daemon
+        .write_config(&config.replace(own.to_str().unwrap(), at.to_str().unwrap()));
+    second.daemon.spawn();
+    assert_eq!(second.daemon.wait_exit().code(), Some(2));
+    assert!(
+        second.daemon.log().contains("is a mount point already"),
+        "{}",
+        second.daemon.log()
+    );
+    // What lies in one another is refused.
+    for (from, to) in [
+        ("/at\"", "/below/at\""),
+        ("/below\"", "/drop\"\naction = \"unsign\""),
+        ("/at\"", "/state/at\""),
+        ("/below\"", "/state\""),
+    ] {
+        second.daemon.write_config(&config.replace(from, to));
+        let output =
+            second
+                .daemon
+                .signdrop(["check", "-c", second.daemon.config().to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{from} {to}: {output:?}");
+    }
+}
+
+#[test]
+fn the_rights_of_the_drop_in_suffice() {
+    let mut mounted = Mounted::prepare("");
+    let dir = mounted.daemon.dir.path().to_owned();
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let files = ["signdrop.service", "signdrop.service.d/mount.conf.example"];
+    let text = files
+        .map(|file| fs::read_to_string(units.join(file)).unwrap())
+        .concat();
+    let rights: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+        .flat_map(str::split_whitespace)
+        .map(|right| format!("+{}", right.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let rights = format!("-all,{}", rights.join(","));
+    // Neither the daemon's user nor the builder's is known to the machine.
+    let program = dir.join("signdrop");
+    fs::copy(env!("CARGO_BIN_EXE_signdrop"), &program).unwrap();
+    succeeds(Command::new("chown").args(["-R", "4711:4711"]).arg(&dir));
+    succeeds(Command::new("chmod").arg("755").arg(&dir));
+    succeeds(
+        Command::new("chown")
+            .arg("root:root")
+            .arg(dir.join("below")),
+    );
+    mounted.daemon.program(&program);
+    mounted.daemon.wrap_in(&[
+        "setpriv",
+        "--reuid=4711",
+        "--regid=4711",
+        "--clear-groups",
+        "--no-new-privs",
+        &format!("--bounding-set={rights}"),
+        &format!("--inh-caps={rights}"),
+        &format!("--ambient-caps={rights}"),
+    ]);
+    mounted.daemon.run();
+    let project = mounted.project("alice/tools");
+    succeeds(Command::new("chown").arg("4712:4712").arg(&project));
+    let package = quick_package(&dir, "tool", 10_000, rpm::RpmFormat::V4);
+    succeeds(Command::new("chmod").arg("644").arg(&package));
+    succeeds(
+        Command::new("setpriv")
+            .args(["--reuid=4712", "--regid=4712", "--clear-groups", "cp"])
+            .arg(&package)
+            .arg(project.join("tool.rpm")),
+    );
+    let metadata = fs::metadata(project.join("tool.rpm")).unwrap();
+    assert_eq!(
+        (metadata.uid(), metadata.gid()),
+        (4712, 4712),
+        "what a writer makes is the writer's"
+    );
+    assert!(mounted.rpmdb(IDENTITY).is_signed(&project.join("tool.rpm")));
+    let status = mounted.status();
+    assert!(status.contains("reads are passed"), "{status}");
+}
+
+#[test]
+fn stopping_unmounts_and_what_is_open_loses_nothing() {
+    let mut mounted = Mounted::start("");
+    let project = mounted.project("alice/tools");
+    let text = File::create(project.join("text")).unwrap();
+    text.write_all_at(b"kept", 0).unwrap();
+    let mut part = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .open(project.join("part.rpm"))
+        .unwrap();
+    part.write_all(&[0xed, 0xab, 0xee, 0xdb, 3, 0]).unwrap();
+    mounted.daemon.stop();
+    let list = fs::read_to_string("/proc/mounts").unwrap();
+    assert!(
+        !list.contains(mounted.path("at").to_str().unwrap()),
+        "unmounted"
+    );
+    assert_eq!(
+        fs::read(mounted.path("below/alice/tools/text")).unwrap(),
+        b"kept"
+    );
+    drop((text, part));
+    mounted.daemon.run();
+    assert_eq!(names(&project), ["text"]);
+    mounted
+        .daemon
+        .until("refused", |_| mounted_refuses(&project));
+}
+
+fn mounted_refuses(project: &Path) -> bool {
+    File::open(project.join("part.rpm"))
+        .is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+}
