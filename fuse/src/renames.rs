@@ -13,8 +13,8 @@ use rustix::{
 };
 
 use crate::{
-    node::{Node, State},
-    tree::{Found, Tree, is_reserved, magic_link},
+    node::Node,
+    tree::{Found, Tree, head, is_reserved, magic_link},
 };
 
 /// How often a rename is tried of what gets another name below meanwhile.
@@ -131,10 +131,7 @@ impl Tree {
         let (from, to) = (self.nodes.path(from.0, from.1), self.nodes.path(to.0, to.1));
         match found.kind() {
             FileType::Directory => self.check_same(from.as_deref(), to.as_deref()),
-            FileType::RegularFile => {
-                let known = self.known(found);
-                self.check_file(found, known.as_deref(), from.as_deref(), to.as_deref())
-            }
+            FileType::RegularFile => self.check_file(found, from.as_deref(), to.as_deref()),
             _ => Ok(()),
         }
     }
@@ -150,26 +147,23 @@ impl Tree {
     fn check_file(
         &self,
         found: &Found,
-        known: Option<&Node>,
         from: Option<&Path>,
         to: Option<&Path>,
     ) -> Result<(), Errno> {
-        if self.check_same(from, to).is_ok() {
-            return Ok(());
-        }
+        let same = self.check_same(from, to).is_ok();
         // What the kernel passes is not seen to by anybody.
-        if self.is_watched(from) != self.is_watched(to) {
+        if !same && self.is_watched(from) != self.is_watched(to) {
             return Err(Errno::XDEV);
-        }
-        if known.is_some_and(|node| node.content().state == State::Plain) {
-            return Ok(());
         }
         let file = rustix::fs::open(
             magic_link(found.file.as_fd()),
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        if self.shows(to, &file.into())? {
+        let head = head(&file.into())?;
+        // Some are told by their names too: what was nothing to finish may be something by its new name.
+        let finished = same && self.concerns(from, &head);
+        if self.concerns(to, &head) && !finished {
             return Err(Errno::XDEV);
         }
         Ok(())
@@ -181,12 +175,7 @@ impl Tree {
         let file = file
             .try_clone()
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        self.check_file(
-            &Found { file, stat },
-            Some(node),
-            self.path(node).as_deref(),
-            to,
-        )
+        self.check_file(&Found { file, stat }, self.path(node).as_deref(), to)
     }
 
     /// Keeps in mind where something is now.
