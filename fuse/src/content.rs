@@ -60,8 +60,12 @@ impl Tree {
     /// Answers the content's epoch, if the descriptor may read it.
     fn may_read(&self, open: &OpenFile, node: &Node) -> Result<u64, Errno> {
         let content = node.content();
-        if open.access == Access::Reads && content.is_held() {
-            return Err(Errno::BUSY);
+        if open.access == Access::Reads {
+            match content.state {
+                State::Held(_) | State::Nameless => return Err(Errno::BUSY),
+                State::Replaced => return Err(Errno::STALE),
+                State::Unknown | State::Plain | State::Seen => {}
+            }
         }
         Ok(content.epoch)
     }
@@ -82,12 +86,15 @@ impl Tree {
             drop(node.content_at_rest());
             let mut target = open.target();
             let state = target.node.content().state;
-            if state == State::Seen {
+            if matches!(state, State::Seen | State::Replaced) {
                 self.lead_on(open, &mut target)?;
             }
             let node = target.node.clone();
             let mut content = node.content();
-            if matches!(content.state, State::Held(Phase::Finishing) | State::Seen) {
+            if matches!(
+                content.state,
+                State::Held(Phase::Finishing) | State::Seen | State::Replaced
+            ) {
                 continue;
             }
             let file = self.file(open, &mut target)?;
@@ -114,7 +121,7 @@ impl Tree {
                 }
             }
             State::Held(Phase::Refused) => content.state = State::Held(Phase::Written),
-            State::Held(_) | State::Nameless | State::Seen => {}
+            State::Held(_) | State::Nameless | State::Seen | State::Replaced => {}
         }
         content.dirty = true;
         content.writers.insert(open.number, Writing::Goes);
@@ -223,6 +230,10 @@ impl Tree {
     /// Sets the length of a file that nobody has open for it. One that is seen does not change.
     pub(crate) fn truncate(&self, node: &Node, len: u64) -> Result<(), Errno> {
         let mut content = node.content_at_rest();
+        // The kernel looks the name up once more.
+        if content.state == State::Replaced {
+            return Err(Errno::STALE);
+        }
         let file = self.open_content(node, OFlags::RDWR)?;
         if content.state == State::Unknown {
             let shows = self.shows(self.path(node).as_deref(), &file)?;

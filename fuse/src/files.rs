@@ -95,6 +95,18 @@ impl Tree {
         if content.is_held() && !writes {
             return Err(Errno::BUSY);
         }
+        let start = match flags.contains(OFlags::TRUNC) {
+            true => Start::Empty,
+            false => Start::Copy,
+        };
+        if content.state == State::Replaced {
+            drop(content);
+            // The kernel looks the name up once more, and only once: a writer is led on at that look-up.
+            if writes && let Ok(successor) = self.successor(&node) {
+                self.redirects.lead(caller.thread, &successor, start);
+            }
+            return Err(Errno::STALE);
+        }
         if !content.is_held() && !self.is_watched(path.as_deref()) {
             return self.open_passed(&node, content, flags, register);
         }
@@ -105,10 +117,6 @@ impl Tree {
         }
         if writes && content.state == State::Seen {
             drop(content);
-            let start = match flags.contains(OFlags::TRUNC) {
-                true => Start::Empty,
-                false => Start::Copy,
-            };
             return Err(match self.redirects.lead(caller.thread, &node, start) {
                 true => Errno::STALE,
                 false => Errno::BUSY,

@@ -213,6 +213,21 @@ impl Tree {
         Ok(())
     }
 
+    /// The file that the hook has put in another's place, if it is there.
+    pub(crate) fn successor(&self, node: &Node) -> Result<Arc<Node>, Errno> {
+        let place = node.place();
+        let directory = self.directory(place.0)?;
+        let found = self.find(&directory, &place.1)?;
+        let successor = self.look_up(&found, place)?;
+        // The kernel is not told.
+        self.nodes.forget(successor.number, 1);
+        let file = self.open_content(&successor, OFlags::RDONLY)?;
+        match self.shows(self.path(&successor).as_deref(), &file)? {
+            true => Ok(successor),
+            false => Err(Errno::STALE),
+        }
+    }
+
     /// Leads a descriptor that writes on after its file came to be seen to a new version of that.
     pub(crate) fn lead_on(&self, open: &OpenFile, target: &mut Target) -> Result<(), Errno> {
         let place = target.node.place();
@@ -241,6 +256,10 @@ impl Tree {
         let State::Held(_) = content.state else {
             return Ok(());
         };
+        // Somebody has opened it for writing since it was decided to finish it: his close finishes it.
+        if !content.is_last(0) {
+            return Ok(());
+        }
         let before = content.state;
         content.state = State::Held(Phase::Finishing);
         content.dirty = false;
@@ -267,10 +286,10 @@ impl Tree {
         self.leave(node);
         drop(content);
         node.tell_finished();
-        if let (State::Seen, Some(path)) = (shown.state, &shown.path) {
-            self.hook.seen(path);
-        } else if let (State::Held(Phase::Refused), Some(path)) = (before, &shown.path) {
-            self.hook.gone(path);
+        match (shown.state, before, &shown.path) {
+            (State::Seen | State::Replaced, _, Some(path)) => self.hook.seen(path),
+            (_, State::Held(Phase::Refused), Some(path)) => self.hook.gone(path),
+            _ => {}
         }
         self.tell_changed(parent, &name, node.number);
         Ok(())
@@ -299,9 +318,13 @@ impl Tree {
             // A panic of the hook must end as any other failure does.
             let result = catch_unwind(AssertUnwindSafe(|| self.hook.finish(&file)));
             // The hook may have put another file in its place.
+            let before = found.stat;
             self.keep(Some(found));
             result.unwrap_or(Err(Errno::IO))?;
-            State::Seen
+            match is_same_inode(&self.find(&directory, &held)?.stat, &before) {
+                true => State::Seen,
+                false => State::Replaced,
+            }
         } else {
             State::Plain
         };

@@ -137,7 +137,7 @@ impl Mount {
             State::Held(Phase::Written) => Some(Progress::Written),
             State::Held(Phase::Finishing) => Some(Progress::Finishing),
             State::Held(Phase::Refused) => Some(Progress::Refused),
-            State::Unknown | State::Plain | State::Nameless | State::Seen => None,
+            State::Unknown | State::Plain | State::Nameless | State::Seen | State::Replaced => None,
         };
         let all = self.tree.index.all();
         let shown = all.iter().filter_map(|node| {

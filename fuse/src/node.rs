@@ -70,6 +70,8 @@ pub(crate) enum State {
     Nameless,
     /// It has been finished, and is seen. Its content does not change any more.
     Seen,
+    /// The hook has put another file in its place: what is left is the unfinished one, which nobody reads.
+    Replaced,
 }
 
 /// How far a file is that is held back.

@@ -23,6 +23,7 @@ use std::{
 };
 
 use common::{Found, Manner, Mounted, letter, names, read_letter, until};
+use rustix::fs::{Mode, OFlags};
 use signdrop_fuse::{Errno, Progress};
 
 /// Closes a file and answers what close(2) answered.
@@ -43,11 +44,11 @@ fn found(path: &Path) -> Found {
 }
 
 /// Both ways in which a hook may change a file.
-fn each_manner(test: impl Fn(&Mounted)) {
+fn each_manner(test: impl Fn(&mut Mounted)) {
     for manner in [Manner::InPlace, Manner::ByCopy] {
-        let mounted = Mounted::new();
+        let mut mounted = Mounted::new();
         *mounted.hook.manner.lock().unwrap() = manner;
-        test(&mounted);
+        test(&mut mounted);
     }
 }
 
@@ -77,12 +78,18 @@ fn a_letter_is_sealed_when_close_returns() {
 
 #[test]
 fn nobody_but_its_writer_reads_a_letter_that_is_being_written() {
-    let mounted = Mounted::new();
+    each_manner(|mounted| nobody_but_its_writer_reads(mounted));
+}
+
+fn nobody_but_its_writer_reads(mounted: &Mounted) {
     let path = mounted.at().join("letter");
     let early = File::create(&path).unwrap();
     assert_eq!(names(&mounted.at()), ["letter"], "an empty file is none");
     // Opened while it was empty: its reads are asked for, too.
     let reader = File::open(&path).unwrap();
+    let by_path: File = rustix::fs::open(&path, OFlags::PATH, Mode::empty())
+        .unwrap()
+        .into();
     let whole = letter(b"secret until sealed");
     early.write_all_at(&whole[..3], 0).unwrap();
     assert_eq!(
@@ -131,9 +138,26 @@ fn nobody_but_its_writer_reads_a_letter_that_is_being_written() {
     close(writer).unwrap();
     assert_eq!(found(&path), Found::Sealed);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
-    let mut text = Vec::new();
-    (&reader).read_to_end(&mut text).unwrap();
-    assert_eq!(read_letter(&text), Found::Sealed);
+    // What was opened before it was a letter shows the sealed one, or nothing at all.
+    let again = format!("/proc/self/fd/{}", by_path.as_raw_fd());
+    match *mounted.hook.manner.lock().unwrap() {
+        Manner::InPlace => {
+            let mut text = Vec::new();
+            (&reader).read_to_end(&mut text).unwrap();
+            assert_eq!(read_letter(&text), Found::Sealed);
+            assert_eq!(found(Path::new(&again)), Found::Sealed);
+        }
+        Manner::ByCopy => {
+            assert_eq!(errno(reader.read_at(&mut [0; 4], 0)), Errno::STALE);
+            assert_eq!(errno(File::open(&again)), Errno::STALE);
+            let writer = OpenOptions::new().write(true).open(&again);
+            assert_eq!(errno(writer), Errno::STALE);
+            // The name leads to what took its place, for writing too.
+            let writer = OpenOptions::new().write(true).open(&path).unwrap();
+            close(writer).unwrap();
+            assert_eq!(found(&path), Found::Sealed);
+        }
+    }
 }
 
 #[test]
@@ -268,7 +292,10 @@ fn renaming_a_temporary_name_onto_the_final_one_ends_in_one_sealed_letter() {
 
 #[test]
 fn a_refusal_reaches_the_writer_and_can_be_tried_again_or_removed() {
-    let mounted = Mounted::new();
+    each_manner(|mounted| refusal_reaches_the_writer(mounted));
+}
+
+fn refusal_reaches_the_writer(mounted: &Mounted) {
     let path = mounted.at().join("letter");
     let write = |path: &Path, bytes: &[u8]| {
         let mut file = File::create(path).unwrap();
@@ -413,7 +440,10 @@ fn what_is_no_letter_passes_at_once() {
 
 #[test]
 fn a_restart_finishes_what_was_closed_and_not_sealed() {
-    let mut mounted = Mounted::new();
+    each_manner(|mounted| restart_finishes(mounted));
+}
+
+fn restart_finishes(mounted: &mut Mounted) {
     fs::create_dir_all(mounted.at().join("a/b")).unwrap();
     fs::write(mounted.at().join("a/b/old"), letter(b"old")).unwrap();
     mounted.stop(Duration::from_secs(10));
@@ -482,12 +512,15 @@ fn a_stop_with_files_open_ends_in_time_and_loses_nothing() {
 
 #[test]
 fn readers_never_find_an_open_or_torn_letter() {
-    let mounted = Mounted::new();
+    each_manner(|mounted| readers_find_sealed_letters_only(mounted));
+}
+
+fn readers_find_sealed_letters_only(mounted: &Mounted) {
     let ends = AtomicBool::new(false);
     let reads = std::sync::atomic::AtomicU64::new(0);
     thread::scope(|scope| {
         for reader in 0..8 {
-            let (mounted, ends, reads) = (&mounted, &ends, &reads);
+            let (ends, reads) = (&ends, &reads);
             scope.spawn(move || {
                 while !ends.load(Ordering::Relaxed) {
                     for name in names(&mounted.at()) {
@@ -505,7 +538,7 @@ fn readers_never_find_an_open_or_torn_letter() {
                             Err(error) => {
                                 let errno = Errno::from_io_error(&error).unwrap();
                                 assert!(
-                                    [Errno::NOENT, Errno::BUSY].contains(&errno),
+                                    [Errno::NOENT, Errno::BUSY, Errno::STALE].contains(&errno),
                                     "{name}: {error}"
                                 );
                             }
@@ -516,7 +549,6 @@ fn readers_never_find_an_open_or_torn_letter() {
         }
         let writers: Vec<_> = (0..8)
             .map(|writer: u32| {
-                let mounted = &mounted;
                 scope.spawn(move || {
                     for round in 0..150_u32 {
                         let bytes = letter(&vec![round as u8; 5000 + 977 * writer as usize]);
