@@ -120,12 +120,13 @@ impl Format {
     }
 
     /// The format that a file which is still being written is going to be of, told by its first bytes; of a module, whose
-    /// compression says nothing of what is in it, by its name too.
-    pub fn of_beginning(start: &[u8], name: &OsStr) -> Option<Self> {
+    /// compression says nothing of what is in it, by its name too, if that is known.
+    pub fn of_beginning(start: &[u8], name: Option<&OsStr>) -> Option<Self> {
         if rpm::recognises(start) {
             return Some(Self::Rpm);
         }
-        let has_name = name.as_bytes().windows(3).any(|part| part == b".ko");
+        let has_name =
+            name.is_none_or(|name| name.as_bytes().windows(3).any(|part| part == b".ko"));
         (has_name && kmod::recognises(start)).then_some(Self::Kmod)
     }
 

@@ -21,8 +21,10 @@ use std::{
 use common::{
     Rpmdb,
     daemon::{Daemon, PATIENCE},
+    modules::{bare, is_signed, small_module, through},
     quick_package, run,
 };
+use signdrop::key::x509::Certificate;
 
 /// A daemon with a mount. Whatever becomes of the test, nothing stays mounted.
 struct Mounted {
@@ -231,6 +233,89 @@ fn every_writer_leaves_a_signed_package_behind() {
     assert_eq!(names(&project), names(&mounted.path("below/alice/tools")));
     succeeds(Command::new("createrepo_c").arg("-q").arg(&project));
     assert!(project.join("repodata/repomd.xml").exists());
+}
+
+/// Certificate of a project's module key.
+fn certificate(mounted: &Mounted) -> Certificate {
+    let output = mounted.daemon.signdrop([
+        "key",
+        "certificate",
+        "--der",
+        "--api",
+        &mounted.daemon.api(),
+        IDENTITY,
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    Certificate::from_der(&output.stdout).unwrap()
+}
+
+#[test]
+fn every_writer_leaves_a_signed_module_behind_whatever_it_was_called_first() {
+    let mounted = Mounted::start("");
+    let project = mounted.project("alice/tools");
+    let plain = mounted.path("plain");
+    fs::create_dir(&plain).unwrap();
+    let (module, packed) = (plain.join("dummy.ko"), plain.join("dummy.ko.xz"));
+    fs::write(&module, small_module()).unwrap();
+    fs::write(
+        &packed,
+        through(&["xz", "-c", "--check=crc32"], &small_module()),
+    )
+    .unwrap();
+    fs::copy(&module, project.join("first.ko")).unwrap();
+    let certificate = certificate(&mounted);
+    let signed = |what: &str, name: &str| {
+        let bytes = fs::read(project.join(name)).unwrap();
+        let bytes = match name.ends_with(".xz") {
+            true => through(&["xz", "-dc"], &bytes),
+            false => bytes,
+        };
+        assert!(is_signed(&bytes, &certificate), "{what}");
+        assert_eq!(bare(&bytes), small_module(), "{what}");
+    };
+    signed("copy", "first.ko");
+    for options in [
+        &["-t"][..],
+        &["-t"],
+        &["--inplace", "-t"],
+        &["--inplace", "--ignore-times"],
+        &["--ignore-times", "--whole-file", "--delay-updates"],
+        &["--ignore-times", "--temp-dir=."],
+    ] {
+        for (from, to) in [(&module, "rsync.ko"), (&packed, "rsync.ko.xz")] {
+            succeeds(
+                Command::new("rsync")
+                    .args(options)
+                    .arg(from)
+                    .arg(project.join(to)),
+            );
+            signed(&format!("rsync {options:?} {to}"), to);
+        }
+    }
+    // Written by a name that tells nothing, and renamed; over nothing, and over a signed one.
+    for _ in 0..2 {
+        for (from, to) in [(&module, "renamed.ko"), (&packed, "renamed.ko.xz")] {
+            fs::copy(from, project.join("build-output")).unwrap();
+            fs::rename(project.join("build-output"), project.join(to)).unwrap();
+            signed(&format!("rename {to}"), to);
+        }
+    }
+    // What cannot be signed is told to whoever renames it, and is whole.
+    let before = fs::read(project.join("renamed.ko")).unwrap();
+    let torn = &small_module()[..3000];
+    fs::write(project.join("build-output"), torn).unwrap();
+    let error = fs::rename(project.join("build-output"), project.join("renamed.ko")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5), "EIO: {error}");
+    assert_eq!(fs::read(project.join("build-output")).unwrap(), torn);
+    assert_eq!(fs::read(project.join("renamed.ko")).unwrap(), before);
+    fs::copy(&module, project.join("build-output")).unwrap();
+    for linked in ["linked.ko", "dummy.ko"] {
+        let error = fs::hard_link(project.join("build-output"), project.join(linked)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::CrossesDevices);
+    }
+    fs::remove_file(project.join("build-output")).unwrap();
+    assert_eq!(names(&project), names(&mounted.path("below/alice/tools")));
+    assert!(!mounted.status().contains(": failed: "), "{}", mounted.status());
 }
 
 #[test]

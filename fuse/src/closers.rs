@@ -31,13 +31,13 @@ impl Default for Closers {
 
 impl Closers {
     /// Starts so many threads.
-    pub(crate) fn start(&self, count: usize) -> std::io::Result<()> {
+    pub(crate) fn start(&self, name: &str, count: usize) -> std::io::Result<()> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for number in 0..count {
             let receiver = self.receiver.clone();
             threads.push(
                 thread::Builder::new()
-                    .name(format!("closer-{number}"))
+                    .name(format!("{name}-{number}"))
                     .spawn(move || {
                         loop {
                             let work = receiver

@@ -1,6 +1,6 @@
 //! Content: reading and writing what is open.
 
-use std::{fs::File, os::unix::fs::FileExt as _, sync::Arc};
+use std::{fs::File, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
 use rustix::{
     fs::{FallocateFlags, Mode, OFlags, SeekFrom, Stat},
@@ -115,7 +115,7 @@ impl Tree {
         match content.state {
             State::Unknown | State::Plain => {
                 if let Some(head) = new_head(file)?
-                    && self.concerns(self.path(node).as_deref(), &head)
+                    && self.concerns(self.only_path(node, file)?.as_deref(), &head)
                 {
                     self.hold(node, content, file)?;
                 }
@@ -126,6 +126,12 @@ impl Tree {
         content.dirty = true;
         content.writers.insert(open.number, Writing::Goes);
         Ok(())
+    }
+
+    /// The path that a file is seen under; nothing where it is seen under several, of which only one is known.
+    fn only_path(&self, node: &Node, file: &File) -> Result<Option<PathBuf>, Errno> {
+        let names = rustix::fs::fstat(file)?.st_nlink;
+        Ok((names < 2).then(|| self.path(node)).flatten())
     }
 
     pub(crate) fn write(

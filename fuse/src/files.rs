@@ -93,7 +93,12 @@ impl Tree {
             node.content()
         };
         if content.is_held() && !writes {
-            return Err(Errno::BUSY);
+            drop(content);
+            // Where the kernel found it by a name that has an older version, it looks that up once more.
+            return Err(match self.has_older(&node) {
+                true => Errno::STALE,
+                false => Errno::BUSY,
+            });
         }
         let start = match flags.contains(OFlags::TRUNC) {
             true => Start::Empty,

@@ -223,10 +223,18 @@ impl Filesystem for Requests {
         reply: ReplyEmpty,
     ) {
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        empty(
-            reply,
-            self.0.rename((parent.0, name), (to.0, to_name), flags),
-        );
+        let node = match self.0.rename((parent.0, name), (to.0, to_name), flags) {
+            Ok(Some(node)) => node,
+            renamed => return empty(reply, renamed.map(|_| ())),
+        };
+        let (tree, from) = (self.0.clone(), (parent.0, name.to_owned()));
+        let to = (to.0, to_name.to_owned());
+        self.0.renamers.hand_over(move || {
+            empty(reply, tree.finish_renamed(&node, from));
+            let told = tree.clone();
+            tree.closers
+                .hand_over(move || told.tell_changed(to.0, &to.1, node.number));
+        });
     }
 
     fn link(

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs::File,
     os::fd::{AsFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -99,6 +99,26 @@ impl Tree {
         rename_over_nothing(&directory, &name, &directory, &held_name(&name))?;
         content.state = State::Held(Phase::Written);
         content.epoch += 1;
+        self.enter(node);
+        Ok(())
+    }
+
+    /// Holds a file back for another name than it has been seen by so far.
+    ///
+    /// # Errors
+    /// Those of rename(2).
+    pub(crate) fn hold_for(
+        &self,
+        node: &Arc<Node>,
+        content: &mut Content,
+        (old, name): (&OwnedFd, &OsStr),
+        (new, place): (&OwnedFd, Place),
+    ) -> Result<(), Errno> {
+        rename_over_nothing(old, name, new, &held_name(&place.1))?;
+        content.state = State::Held(Phase::Written);
+        content.dirty = true;
+        content.epoch += 1;
+        node.set_place(place);
         self.enter(node);
         Ok(())
     }
@@ -213,6 +233,14 @@ impl Tree {
         Ok(())
     }
 
+    /// Whether the name that a file is going to get is that of another one until then.
+    pub(crate) fn has_older(&self, node: &Node) -> bool {
+        let (parent, name) = node.place();
+        self.directory(parent)
+            .and_then(|directory| self.find(&directory, &name))
+            .is_ok()
+    }
+
     /// The file that the hook has put in another's place, if it is there.
     pub(crate) fn successor(&self, node: &Node) -> Result<Arc<Node>, Errno> {
         let place = node.place();
@@ -252,13 +280,61 @@ impl Tree {
 
     /// Has the hook finish a file, and shows it. Returns when it is seen, or why not.
     pub(crate) fn finish(&self, node: &Arc<Node>) -> Result<(), Errno> {
+        if let Some((parent, name)) = self.finish_untold(node)? {
+            self.tell_changed(parent, &name, node.number);
+        }
+        Ok(())
+    }
+
+    /// The same for a file that is being renamed. Where the hook refuses it, it has its old name again.
+    ///
+    /// The kernel waits for an answer about the directories meanwhile, so it has to be told afterwards.
+    pub(crate) fn finish_renamed(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
+        let result = self.finish_untold(node);
+        if result.is_err()
+            && let Err(errno) = self.put_back(node, from)
+        {
+            // It is held back, as what a writer has closed is.
+            return Err(errno);
+        }
+        result.map(|_| ())
+    }
+
+    fn put_back(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
+        let mut content = node.content_at_rest();
+        if content.state != State::Held(Phase::Refused) {
+            return Ok(());
+        }
+        let (parent, name) = node.place();
+        let (held, directory) = (held_name(&name), self.directory(parent)?);
+        let is_same = is_same_inode(
+            &self.find(&directory, &held)?.stat,
+            &rustix::fs::fstat(&*self.reach(node)?)?,
+        );
+        rename_over_nothing(&directory, &held, &self.directory(from.0)?, &from.1)?;
+        content.state = match is_same {
+            true => State::Plain,
+            false => State::Replaced,
+        };
+        content.epoch += 1;
+        self.leave(node);
+        node.set_place(from);
+        drop(content);
+        if let Some(path) = self.nodes.path(parent, &name) {
+            self.hook.gone(&path);
+        }
+        Ok(())
+    }
+
+    /// Answers where the file is seen now, if that has changed.
+    fn finish_untold(&self, node: &Arc<Node>) -> Result<Option<Place>, Errno> {
         let mut content = node.content_at_rest();
         let State::Held(_) = content.state else {
-            return Ok(());
+            return Ok(None);
         };
         // Somebody has opened it for writing since it was decided to finish it: his close finishes it.
         if !content.is_last(0) {
-            return Ok(());
+            return Ok(None);
         }
         let before = content.state;
         content.state = State::Held(Phase::Finishing);
@@ -280,7 +356,7 @@ impl Tree {
             content.state = State::Held(Phase::Refused);
             drop(content);
             node.tell_finished();
-            return result.map(|_| ());
+            return result.map(|_| None);
         };
         content.state = shown.state;
         self.leave(node);
@@ -291,8 +367,7 @@ impl Tree {
             (_, State::Held(Phase::Refused), Some(path)) => self.hook.gone(path),
             _ => {}
         }
-        self.tell_changed(parent, &name, node.number);
-        Ok(())
+        Ok(Some((parent, name)))
     }
 
     fn finish_at(&self, node: &Node, parent: u64, name: &OsStr) -> Result<Shown, Errno> {
@@ -356,7 +431,7 @@ fn rename_over_nothing(
     from: &OwnedFd,
     name: &OsStr,
     to: &OwnedFd,
-    new_name: &OsString,
+    new_name: &OsStr,
 ) -> Result<(), Errno> {
     match rustix::fs::renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE) {
         // The filesystem below does not know the flag; nobody but the mount makes such names.

@@ -15,7 +15,8 @@ pub trait Hook: Send + Sync + 'static {
     /// Whether files at this path may ever be held back. Where not, the kernel passes reads and writes to the file below.
     fn watches(&self, path: &Path) -> bool;
 
-    /// Whether a file at this path that begins like this (with [`HEAD`] bytes, or all it has) is held back.
+    /// Whether a file at this path that begins like this (with [`HEAD`] bytes, or all it has) is held back. The path is empty
+    /// where the file's name is not known: then, whether it would be by any name.
     fn concerns(&self, path: &Path, head: &[u8]) -> bool;
 
     /// Finishes a file whose writers have closed it. Nobody can open or change it through the mount meanwhile.

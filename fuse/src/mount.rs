@@ -26,6 +26,8 @@ use crate::{
 
 /// The threads that answer the kernel; none of them ever waits for the hook.
 const ANSWERING: usize = 8;
+/// How many renames that finish a file are done at once.
+const RENAMERS: usize = 4;
 /// What the mount's source is called in the list of mounts.
 const SOURCE: &str = "signdrop";
 
@@ -104,7 +106,8 @@ impl Mount {
         config.acl = SessionACL::All;
         config.n_threads = Some(ANSWERING);
         config.clone_fd = true;
-        tree.closers.start(closers).map_err(failed)?;
+        tree.closers.start("closer", closers).map_err(failed)?;
+        tree.renamers.start("renamer", RENAMERS).map_err(failed)?;
         let session = Session::new(Requests(tree.clone()), at, &config).map_err(failed)?;
         // Set once, here.
         let _ = tree.notifier.set(session.notifier());
@@ -200,6 +203,8 @@ impl Mount {
         if joined.is_ok() {
             let _ = told.recv_timeout(grace);
         }
+        // These hand over to those.
+        self.tree.renamers.end();
         self.tree.closers.end();
     }
 }

@@ -206,15 +206,18 @@ impl Tree {
     pub(crate) fn link(&self, number: u64, parent: u64, name: &OsStr) -> Result<Told, Errno> {
         let node = self.node(number)?;
         let directory = self.directory_for(parent, name)?;
+        // Kept until it has both names: whoever holds it back meanwhile counts them.
+        let content = node.content_at_rest();
         if node.kind == FileType::RegularFile {
-            if node.content().is_held() {
+            if content.is_held() {
                 return Err(Errno::BUSY);
             }
             let to = self.nodes.path(parent, name);
-            self.check_move(&node, to.as_deref())?;
+            self.check_link(&node, &content, to.as_deref())?;
         }
         let file = self.reach(&node)?;
         rustix::fs::linkat(&*file, "", &directory, name, AtFlags::EMPTY_PATH)?;
+        drop(content);
         self.nodes.told(&node);
         let stat = rustix::fs::fstat(&*file)?;
         Ok(Told { node, stat })

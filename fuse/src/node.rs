@@ -115,6 +115,10 @@ impl Node {
             .clone()
     }
 
+    pub(crate) fn is_at(&self, place: &Place) -> bool {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) == *place
+    }
+
     pub(crate) fn set_place(&self, place: Place) {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
@@ -190,16 +194,7 @@ impl Nodes {
             && entry.node.id == id
         {
             entry.lookups += 1;
-            let node = entry.node.clone();
-            drop(table);
-            // The root's place is nowhere, and a file that is held back keeps the one it is going to.
-            if node.number != ROOT {
-                let content = node.content();
-                if !content.is_held() {
-                    node.set_place(place);
-                }
-            }
-            return node;
+            return entry.node.clone();
         }
         table.generation += 1;
         let node = Arc::new(Node {

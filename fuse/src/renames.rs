@@ -13,9 +13,18 @@ use rustix::{
 };
 
 use crate::{
-    node::Node,
+    node::{Content, Node, State},
     tree::{Found, Tree, head, is_reserved, magic_link},
 };
+
+/// What becomes of a file by a rename.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Move {
+    /// It is seen, or not, as before.
+    Stays,
+    /// It has to be finished before it is seen by its new name.
+    Finishes,
+}
 
 /// How often a rename is tried of what gets another name below meanwhile.
 const RENAMES: usize = 3;
@@ -26,7 +35,7 @@ impl Tree {
         from: (u64, &OsStr),
         to: (u64, &OsStr),
         flags: RenameFlags,
-    ) -> Result<(), Errno> {
+    ) -> Result<Option<Arc<Node>>, Errno> {
         let mut result = self.rename_once(from, to, flags);
         for _ in 1..RENAMES {
             // It came to be held back, or to be seen, in this moment, and has the other name now.
@@ -43,7 +52,7 @@ impl Tree {
         from: (u64, &OsStr),
         to: (u64, &OsStr),
         flags: RenameFlags,
-    ) -> Result<(), Errno> {
+    ) -> Result<Option<Arc<Node>>, Errno> {
         if is_reserved(from.1) {
             return Err(Errno::NOENT);
         }
@@ -62,22 +71,28 @@ impl Tree {
                 return Err(Errno::BUSY);
             }
             let target = self.find(&new, to.1)?;
-            if let Some(source) = &source {
-                self.check_rename(source, from, to)?;
-            }
-            self.check_rename(&target, to, from)?;
-            rustix::fs::renameat_with(&old, from.1, &new, to.1, flags)?;
-            self.moved(source.as_ref(), to);
-            self.moved(Some(&target), from);
-            return Ok(());
+            let source = source.ok_or(Errno::NOENT)?;
+            return self
+                .exchange((&old, from, &source), (&new, to, &target))
+                .map(|()| None);
         }
         if flags.contains(RenameFlags::NOREPLACE) && over.is_some() {
             return Err(Errno::EXIST);
         }
         let Some(source) = source else {
-            return self.rename_held(held, (&old, from), (&new, to), flags);
+            self.rename_held(held, (&old, from), (&new, to), flags)?;
+            return Ok(None);
         };
-        self.check_rename(&source, from, to)?;
+        let node = self.mover(&source, from)?;
+        // Kept until it has its new name, by which its next write is judged.
+        let mut content = node.content_at_rest();
+        if self.check_rename(&source, &content, from, to)? == Move::Finishes {
+            if held.is_some() {
+                return Err(Errno::BUSY);
+            }
+            self.rename_unfinished(&node, &mut content, (&old, from.1), (&new, to), flags)?;
+            return Ok(Some(node.clone()));
+        }
         if source.kind() != FileType::Directory || over.is_none() {
             let doomed = self.find(&new, to.1).ok();
             rustix::fs::renameat_with(&old, from.1, &new, to.1, flags)?;
@@ -85,15 +100,74 @@ impl Tree {
         } else {
             return Err(Errno::NOTDIR);
         }
-        self.moved(Some(&source), to);
+        node.set_place((to.0, to.1.to_owned()));
+        drop(content);
         if from == to {
-            return Ok(());
+            return Ok(None);
         }
         self.discard(to.0, to.1, &new)?;
-        match held {
-            Some(held) => self.move_held(&held, &old, &new, (to.0, to.1.to_owned())),
-            None => Ok(()),
+        if let Some(held) = held {
+            self.move_held(&held, &old, &new, (to.0, to.1.to_owned()))?;
         }
+        Ok(None)
+    }
+
+    fn exchange(
+        &self,
+        (old, from, source): (&OwnedFd, (u64, &OsStr), &Found),
+        (new, to, target): (&OwnedFd, (u64, &OsStr), &Found),
+    ) -> Result<(), Errno> {
+        let (one, other) = (self.mover(source, from)?, self.mover(target, to)?);
+        if one.number == other.number {
+            return Ok(());
+        }
+        // By their numbers, so that no two exchanges wait for each other.
+        let (first, second) = match one.number < other.number {
+            true => (&one, &other),
+            false => (&other, &one),
+        };
+        let (first, second) = (first.content_at_rest(), second.content_at_rest());
+        let (content, other_content) = match one.number < other.number {
+            true => (&first, &second),
+            false => (&second, &first),
+        };
+        // Both names are seen all the time: there is no moment to finish anything in.
+        if self.check_rename(source, content, from, to)? == Move::Finishes
+            || self.check_rename(target, other_content, to, from)? == Move::Finishes
+        {
+            return Err(Errno::XDEV);
+        }
+        rustix::fs::renameat_with(old, from.1, new, to.1, RenameFlags::EXCHANGE)?;
+        one.set_place((to.0, to.1.to_owned()));
+        other.set_place((from.0, from.1.to_owned()));
+        Ok(())
+    }
+
+    /// The inode that is renamed. The kernel knows it already.
+    fn mover(&self, found: &Found, place: (u64, &OsStr)) -> Result<Arc<Node>, Errno> {
+        let node = self.look_up(found, (place.0, place.1.to_owned()))?;
+        self.nodes.forget(node.number, 1);
+        Ok(node)
+    }
+
+    /// Renames what has to be finished because of its new name: it is held back first, and seen by that name when the hook
+    /// has had it. Where somebody still writes to it, his close finishes it.
+    fn rename_unfinished(
+        &self,
+        node: &Arc<Node>,
+        content: &mut Content,
+        (old, name): (&OwnedFd, &OsStr),
+        (new, to): (&OwnedFd, (u64, &OsStr)),
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
+        match self.find(new, to.1) {
+            Ok(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EXIST),
+            Ok(target) if target.kind() == FileType::Directory => return Err(Errno::ISDIR),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        self.discard(to.0, to.1, new)?;
+        self.hold_for(node, content, (old, name), (new, (to.0, to.1.to_owned())))
     }
 
     /// Renames what only its name is seen of. What has the other name goes on being seen until this is finished.
@@ -125,14 +199,20 @@ impl Tree {
     fn check_rename(
         &self,
         found: &Found,
+        content: &Content,
         from: (u64, &OsStr),
         to: (u64, &OsStr),
-    ) -> Result<(), Errno> {
+    ) -> Result<Move, Errno> {
         let (from, to) = (self.nodes.path(from.0, from.1), self.nodes.path(to.0, to.1));
         match found.kind() {
-            FileType::Directory => self.check_same(from.as_deref(), to.as_deref()),
-            FileType::RegularFile => self.check_file(found, from.as_deref(), to.as_deref()),
-            _ => Ok(()),
+            FileType::Directory => {
+                self.check_same(from.as_deref(), to.as_deref())?;
+                Ok(Move::Stays)
+            }
+            FileType::RegularFile => {
+                self.check_file(found, content, from.as_deref(), to.as_deref())
+            }
+            _ => Ok(Move::Stays),
         }
     }
 
@@ -147,13 +227,16 @@ impl Tree {
     fn check_file(
         &self,
         found: &Found,
+        content: &Content,
         from: Option<&Path>,
         to: Option<&Path>,
-    ) -> Result<(), Errno> {
-        let same = self.check_same(from, to).is_ok();
+    ) -> Result<Move, Errno> {
         // What the kernel passes is not seen to by anybody.
-        if !same && self.is_watched(from) != self.is_watched(to) {
+        if self.is_watched(from) != self.is_watched(to) {
             return Err(Errno::XDEV);
+        }
+        if content.state == State::Replaced {
+            return Err(Errno::STALE);
         }
         let file = rustix::fs::open(
             magic_link(found.file.as_fd()),
@@ -161,27 +244,35 @@ impl Tree {
             Mode::empty(),
         )?;
         let head = head(&file.into())?;
-        // Some are told by their names too: what was nothing to finish may be something by its new name.
-        let finished = same && self.concerns(from, &head);
-        if self.concerns(to, &head) && !finished {
-            return Err(Errno::XDEV);
+        if !self.concerns(to, &head) {
+            return Ok(Move::Stays);
         }
-        Ok(())
+        self.check_same(from, to)?;
+        // Some are told by their names too: what was nothing to finish may be something by its new name.
+        match content.state == State::Seen || self.concerns(from, &head) {
+            true => Ok(Move::Stays),
+            // By its other names it would be seen while the hook has it.
+            false if found.stat.st_nlink > 1 => Err(Errno::XDEV),
+            false => Ok(Move::Finishes),
+        }
     }
 
-    pub(crate) fn check_move(&self, node: &Node, to: Option<&Path>) -> Result<(), Errno> {
+    /// Whether a file may get one more name.
+    pub(crate) fn check_link(
+        &self,
+        node: &Node,
+        content: &Content,
+        to: Option<&Path>,
+    ) -> Result<(), Errno> {
         let file = self.reach(node)?;
         let stat = rustix::fs::fstat(&*file)?;
         let file = file
             .try_clone()
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        self.check_file(&Found { file, stat }, self.path(node).as_deref(), to)
-    }
-
-    /// Keeps in mind where something is now.
-    fn moved(&self, found: Option<&Found>, to: (u64, &OsStr)) {
-        if let Some(node) = found.and_then(|found| self.known(found)) {
-            node.set_place((to.0, to.1.to_owned()));
+        let found = Found { file, stat };
+        match self.check_file(&found, content, self.path(node).as_deref(), to)? {
+            Move::Stays => Ok(()),
+            Move::Finishes => Err(Errno::XDEV),
         }
     }
 }

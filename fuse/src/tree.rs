@@ -59,6 +59,9 @@ pub(crate) struct Tree {
     pub(crate) redirects: Redirects,
     pub(crate) hook: Arc<dyn Hook>,
     pub(crate) closers: Closers,
+    /// Finish what is being renamed. The kernel keeps both directories locked meanwhile, so that closers may have to wait for
+    /// that to tell it of changes; these never wait for the kernel.
+    pub(crate) renamers: Closers,
     /// Tells the kernel of changes that it did not make itself.
     pub(crate) notifier: OnceLock<Notifier>,
     passes: AtomicBool,
@@ -108,6 +111,7 @@ impl Tree {
             redirects: Redirects::default(),
             hook,
             closers: Closers::default(),
+            renamers: Closers::default(),
             notifier: OnceLock::new(),
             passes: AtomicBool::new(false),
         })
@@ -184,7 +188,19 @@ impl Tree {
     pub(crate) fn look_up(&self, found: &Found, place: Place) -> Result<Arc<Node>, Errno> {
         let id = FileId::of(&found.file)?;
         let number = number(&found.stat);
-        let node = self.nodes.look_up(id, number, found.kind(), place);
+        let node = self.nodes.look_up(id, number, found.kind(), place.clone());
+        // The root's place is nowhere, and a file that is held back keeps the one it is going to.
+        if number != ROOT && !node.is_at(&place) {
+            let directory = self.directory(place.0)?;
+            let content = node.content();
+            // It may have been renamed since it was found; that is done with the content kept.
+            let is_there = self
+                .find(&directory, &place.1)
+                .is_ok_and(|there| is_same_inode(&there.stat, &found.stat));
+            if is_there && !content.is_held() {
+                node.set_place(place);
+            }
+        }
         // It may have lost its name before it was known: then nobody has kept it.
         if rustix::fs::fstat(&found.file)?.st_nlink == 0
             && let Ok(file) = found.file.try_clone()

@@ -291,6 +291,152 @@ fn renaming_a_temporary_name_onto_the_final_one_ends_in_one_sealed_letter() {
 }
 
 #[test]
+fn what_becomes_a_letter_by_its_new_name_is_sealed_before_it_has_that() {
+    each_manner(|mounted| {
+        let at = |name: &str| mounted.at().join(name);
+        let write = |name: &str, text: &[u8]| fs::write(at(name), letter(text)).unwrap();
+        let reader_of = |name: &str| File::open(at(name)).unwrap();
+        write("draft", b"first");
+        assert_eq!(found(&at("draft")), Found::Open, "by its name it is none");
+        let early = reader_of("draft");
+        fs::rename(at("draft"), at("letter")).unwrap();
+        assert_eq!(found(&at("letter")), Found::Sealed);
+        assert_eq!(names(&mounted.at()), ["letter"]);
+        assert_eq!(names(&mounted.below()), ["letter"]);
+        assert!(mounted.mount().held_back().is_empty());
+        drop(early);
+        // Over a sealed one: that is read until the hook has done its work.
+        write("draft", b"second");
+        *mounted.hook.delay.lock().unwrap() = Duration::from_millis(200);
+        let ends = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ends.load(Ordering::Relaxed) {
+                    match fs::read(at("letter")) {
+                        Ok(bytes) => assert_eq!(read_letter(&bytes), Found::Sealed),
+                        Err(error) => {
+                            assert_eq!(Errno::from_io_error(&error), Some(Errno::STALE));
+                        }
+                    }
+                }
+            });
+            let renamed = fs::rename(at("draft"), at("letter"));
+            ends.store(true, Ordering::Relaxed);
+            renamed.unwrap();
+        });
+        *mounted.hook.delay.lock().unwrap() = Duration::ZERO;
+        assert!(fs::read(at("letter")).unwrap().ends_with(b"second"));
+        assert_eq!(found(&at("letter")), Found::Sealed);
+        // A refusal reaches the renamer, and both files are what they were.
+        let mut torn = letter(b"torn");
+        torn.pop();
+        fs::write(at("draft"), &torn).unwrap();
+        assert_eq!(
+            errno(fs::rename(at("draft"), at("letter"))),
+            Errno::IO,
+            "it cannot be sealed"
+        );
+        assert_eq!(fs::read(at("draft")).unwrap(), torn);
+        assert!(fs::read(at("letter")).unwrap().ends_with(b"second"));
+        assert_eq!(errno(fs::rename(at("draft"), at("new"))), Errno::IO);
+        assert_eq!(names(&mounted.at()), ["draft", "letter"]);
+        assert!(mounted.mount().held_back().is_empty());
+        // By two names it would be seen unsealed.
+        write("draft", b"third");
+        assert_eq!(errno(fs::hard_link(at("draft"), at("linked"))), Errno::XDEV);
+        let exchanged = |one: &str, other: &str| {
+            rustix::fs::renameat_with(
+                rustix::fs::CWD,
+                at(one),
+                rustix::fs::CWD,
+                at(other),
+                rustix::fs::RenameFlags::EXCHANGE,
+            )
+        };
+        assert_eq!(exchanged("draft", "letter"), Err(Errno::XDEV));
+        assert_eq!(exchanged("letter", "draft"), Err(Errno::XDEV));
+        fs::hard_link(at("draft"), at("draft-too")).unwrap();
+        assert_eq!(errno(fs::rename(at("draft-too"), at("new"))), Errno::XDEV);
+        fs::remove_file(at("draft-too")).unwrap();
+        assert_eq!(
+            rustix::fs::renameat_with(
+                rustix::fs::CWD,
+                at("draft"),
+                rustix::fs::CWD,
+                at("letter"),
+                rustix::fs::RenameFlags::NOREPLACE,
+            ),
+            Err(Errno::EXIST)
+        );
+        // Nor does one become a letter through a name by which it is none.
+        File::create(at("draft-two")).unwrap();
+        fs::hard_link(at("draft-two"), at("two")).unwrap();
+        let mut writer = OpenOptions::new()
+            .write(true)
+            .open(at("draft-two"))
+            .unwrap();
+        assert_eq!(errno(writer.write_all(&letter(b"hidden"))), Errno::BUSY);
+        drop(writer);
+        fs::remove_file(at("two")).unwrap();
+        fs::remove_file(at("draft-two")).unwrap();
+        // Renamed while it is still being written: the close seals it.
+        let mut writer = File::create(at("draft")).unwrap();
+        let bytes = letter(b"still being written");
+        writer.write_all(&bytes[..30]).unwrap();
+        fs::rename(at("draft"), at("letter")).unwrap();
+        assert!(fs::read(at("letter")).unwrap().ends_with(b"second"));
+        writer.write_all(&bytes[30..]).unwrap();
+        assert_eq!(close(writer), Ok(()));
+        assert_eq!(found(&at("letter")), Found::Sealed);
+        assert!(fs::read(at("letter")).unwrap().ends_with(b"written"));
+        // The next write of one that was empty when it was renamed is judged by the new name.
+        let mut writer = File::create(at("draft")).unwrap();
+        fs::rename(at("draft"), at("new")).unwrap();
+        writer.write_all(&bytes[..30]).unwrap();
+        assert_eq!(names(&mounted.at()), ["letter"]);
+        writer.write_all(&bytes[30..]).unwrap();
+        close(writer).unwrap();
+        assert_eq!(found(&at("new")), Found::Sealed);
+        assert_eq!(names(&mounted.below()), ["letter", "new"]);
+    });
+}
+
+#[test]
+fn a_second_name_never_shows_what_comes_to_be_held_back() {
+    each_manner(|mounted| {
+        for round in 0..200 {
+            let (path, second) = (mounted.at().join("letter"), mounted.at().join("second"));
+            let mut writer = File::create(&path).unwrap();
+            thread::scope(|scope| {
+                let linker = scope.spawn(|| fs::hard_link(&path, &second));
+                let written = writer.write_all(&letter(b"raced for"));
+                let linked = linker.join().unwrap();
+                assert!(
+                    written.is_err() || linked.is_err(),
+                    "round {round}: {linked:?}"
+                );
+                for errno in [written, linked]
+                    .into_iter()
+                    .filter(Result::is_err)
+                    .map(errno)
+                {
+                    assert_eq!(errno, Errno::BUSY, "round {round}");
+                }
+            });
+            drop(writer);
+            for name in names(&mounted.at()) {
+                let bytes = fs::read(mounted.at().join(&name)).unwrap();
+                assert!(
+                    bytes.is_empty() || read_letter(&bytes) == Found::Sealed,
+                    "round {round}: {name}"
+                );
+                fs::remove_file(mounted.at().join(name)).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
 fn a_refusal_reaches_the_writer_and_can_be_tried_again_or_removed() {
     each_manner(|mounted| refusal_reaches_the_writer(mounted));
 }

@@ -202,7 +202,7 @@ impl Hook for Finisher {
     }
 
     fn concerns(&self, path: &Path, head: &[u8]) -> bool {
-        let format = Format::of_beginning(head, path.file_name().unwrap_or_default());
+        let format = Format::of_beginning(head, path.file_name());
         format.is_some_and(|format| {
             self.with(|_, _, drop| drop.formats.contains(&format))
                 .unwrap_or(true)

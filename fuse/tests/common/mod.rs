@@ -175,7 +175,7 @@ pub enum Manner {
     ByCopy,
 }
 
-/// Seals letters.
+/// Seals letters, but for those that are called drafts.
 #[derive(Debug, Default)]
 pub struct Seal {
     pub manner: Mutex<Manner>,
@@ -192,8 +192,11 @@ impl Hook for Seal {
         !path.starts_with("unwatched")
     }
 
-    fn concerns(&self, _path: &Path, head: &[u8]) -> bool {
-        head.starts_with(b"LTTR")
+    fn concerns(&self, path: &Path, head: &[u8]) -> bool {
+        let is_draft = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"draft"));
+        head.starts_with(b"LTTR") && !is_draft
     }
 
     fn finish(&self, held: &Held<'_>) -> Result<(), Errno> {
