@@ -12,7 +12,7 @@ use std::{
 
 use fuser::INodeNo;
 use rustix::{
-    fs::{FileType, Mode, OFlags, RenameFlags, Stat},
+    fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat},
     io::Errno,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     node::{Content, Node, Phase, Place, State, Writing},
     open::{OpenFile, Target},
     redirects::Start,
-    tree::{Tree, head, held_name, is_same_inode, remove},
+    tree::{Tree, head, held_name, is_same_inode, magic_link, remove},
 };
 
 /// The files that are held back, by the names that they get.
@@ -164,10 +164,30 @@ impl Tree {
     }
 
     /// Takes a file in that an earlier run held back.
-    pub(crate) fn take_in(&self, directory: &OwnedFd, place: Place) -> Result<Arc<Node>, Errno> {
+    ///
+    /// One that does not begin like what is held back gets its name again, if that is free. If not, an earlier run ended
+    /// between the first step of its replacement and the first bytes of that: it is removed, and what has the name stays.
+    pub(crate) fn take_in(
+        &self,
+        directory: &OwnedFd,
+        place: Place,
+    ) -> Result<Option<Arc<Node>>, Errno> {
         let found = self.find(directory, &held_name(&place.1))?;
         if found.kind() != FileType::RegularFile {
             return Err(Errno::INVAL);
+        }
+        let file = rustix::fs::open(
+            magic_link(found.file.as_fd()),
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let path = self.nodes.path(place.0, &place.1);
+        if !self.shows(path.as_deref(), &file.into())? {
+            let held = held_name(&place.1);
+            return match rename_over_nothing(directory, &held, directory, &place.1) {
+                Err(Errno::EXIST) => remove(directory, &held).map(|()| None),
+                result => result.map(|()| None),
+            };
         }
         let node = self.look_up(&found, place)?;
         {
@@ -177,7 +197,7 @@ impl Tree {
         }
         self.enter(&node);
         self.nodes.forget(node.number, 1);
-        Ok(node)
+        Ok(Some(node))
     }
 
     /// Removes what is held back for a name, if anything. Whoever has it open goes on with it, nameless.
@@ -434,8 +454,12 @@ fn rename_over_nothing(
     new_name: &OsStr,
 ) -> Result<(), Errno> {
     match rustix::fs::renameat_with(from, name, to, new_name, RenameFlags::NOREPLACE) {
-        // The filesystem below does not know the flag; nobody but the mount makes such names.
-        Err(Errno::INVAL) => rustix::fs::renameat(from, name, to, new_name),
+        // The filesystem below does not know the flag.
+        Err(Errno::INVAL) => match rustix::fs::statat(to, new_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => rustix::fs::renameat(from, name, to, new_name),
+            Err(errno) => Err(errno),
+        },
         result => result,
     }
 }

@@ -27,6 +27,10 @@ pub trait Hook: Send + Sync + 'static {
     /// What `close` is to answer. The file then stays held back.
     fn finish(&self, held: &Held<'_>) -> Result<(), Errno>;
 
+    /// When the mount is made, a name that is the mount's own and no file that is held back lies in a directory below: something
+    /// that the hook may have left there.
+    fn left(&self, directory: BorrowedFd<'_>, name: &OsStr);
+
     /// The file that was finished is seen now, under its path.
     fn seen(&self, path: &Path);
 

@@ -30,5 +30,5 @@ mod tree;
 
 pub use error::Error;
 pub use hook::{HEAD, Held, Hook};
-pub use mount::{HeldBack, Mount, Progress, Reading};
+pub use mount::{HeldBack, Mount, Progress, Reading, Unreadable};
 pub use rustix::io::Errno;

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fmt, fs, io,
-    os::unix::ffi::OsStrExt as _,
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
@@ -19,6 +19,7 @@ use rustix::{
 
 use crate::{
     Error, Hook,
+    file_id::FileId,
     filesystem::Requests,
     node::{Node, Phase, ROOT, State},
     tree::{Tree, is_reserved, name_of_held},
@@ -60,10 +61,20 @@ pub enum Progress {
     Refused,
 }
 
+/// A directory below that cannot be read: what an earlier run held back in it stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The directory, relative to the mount.
+    pub path: PathBuf,
+    /// Why.
+    pub errno: Errno,
+}
+
 /// A directory that is mounted elsewhere. Unmounted when dropped.
 pub struct Mount {
     tree: Arc<Tree>,
     at: PathBuf,
+    unreadable: Vec<Unreadable>,
     session: Option<BackgroundSession>,
 }
 
@@ -91,7 +102,7 @@ impl Mount {
     ) -> Result<Self, Error> {
         clear(at)?;
         let tree = Arc::new(Tree::open(root, hook)?);
-        let found = find_held(&tree, root)?;
+        let left = find_held(&tree, root)?;
         let failed = |source| Error::Mount {
             path: at.to_owned(),
             source,
@@ -112,7 +123,7 @@ impl Mount {
         // Set once, here.
         let _ = tree.notifier.set(session.notifier());
         let session = session.spawn().map_err(failed)?;
-        for node in found {
+        for node in left.held {
             let tree_too = tree.clone();
             tree.closers.hand_over(move || {
                 // The hook has said why not.
@@ -122,8 +133,14 @@ impl Mount {
         Ok(Self {
             tree,
             at: at.to_owned(),
+            unreadable: left.unreadable,
             session: Some(session),
         })
+    }
+
+    /// The directories that could not be looked through for what was held back when the mount was made.
+    pub fn unreadable(&self) -> &[Unreadable] {
+        &self.unreadable
     }
 
     /// How content is read now.
@@ -296,69 +313,73 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Finds what earlier runs held back.
-fn find_held(tree: &Tree, root: &Path) -> Result<Vec<Arc<Node>>, Error> {
-    let failed = |errno: Errno| Error::Look {
-        path: root.to_owned(),
-        source: errno.into(),
-    };
-    let mut found = Vec::new();
-    // Directories by their names from the root on, and not by inodes, of which only those with something in them are kept.
-    let mut pending = vec![PathBuf::new()];
-    while let Some(path) = pending.pop() {
-        let directory = match open_beneath(tree, &path) {
-            Ok(directory) => directory,
+/// What an earlier run left below.
+#[derive(Default)]
+struct Left {
+    held: Vec<Arc<Node>>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// Finds what earlier runs held back. A directory that cannot be read is told of, and keeps nobody from the others.
+fn find_held(tree: &Tree, root: &Path) -> Result<Left, Error> {
+    let mut left = Left::default();
+    let top = FileId::of(&tree.root)
+        .and_then(|id| read_left(tree, &id, Path::new(""), &mut left))
+        .map_err(|errno| Error::Look {
+            path: root.to_owned(),
+            source: errno.into(),
+        })?;
+    // By their handles, which are of any depth; inodes are kept only of those with something in them.
+    let mut pending = top;
+    while let Some((path, id)) = pending.pop() {
+        match read_left(tree, &id, &path, &mut left) {
+            Ok(below) => pending.extend(below),
             // It went while its name was read.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => continue,
-            Err(errno) => return Err(failed(errno)),
-        };
-        let mut names = rustix::fs::Dir::read_from(&directory).map_err(failed)?;
-        let mut held = Vec::new();
-        while let Some(entry) = names.read() {
-            let entry = entry.map_err(failed)?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
-            }
-            if let Some(name) = name_of_held(name) {
-                held.push(name.to_owned());
-                continue;
-            }
-            let is_directory = match entry.file_type() {
-                FileType::Directory => true,
-                FileType::Unknown => tree
-                    .find(&directory, name)
-                    .is_ok_and(|found| found.kind() == FileType::Directory),
-                _ => false,
-            };
-            if is_directory && !is_reserved(name) {
-                pending.push(path.join(name));
-            }
+            Err(Errno::NOENT | Errno::STALE) => {}
+            Err(errno) => left.unreadable.push(Unreadable { path, errno }),
         }
-        if held.is_empty() {
+    }
+    Ok(left)
+}
+
+/// Takes in what was held back in a directory, and answers the directories in it.
+fn read_left(
+    tree: &Tree,
+    id: &FileId,
+    path: &Path,
+    left: &mut Left,
+) -> Result<Vec<(PathBuf, FileId)>, Errno> {
+    let directory = id.open(&tree.root, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut names = rustix::fs::Dir::read_from(&directory)?;
+    let (mut held, mut below) = (Vec::new(), Vec::new());
+    while let Some(entry) = names.read() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
             continue;
         }
-        let number = reach(tree, &path).map_err(failed)?;
+        if let Some(name) = name_of_held(name) {
+            held.push(name.to_owned());
+        } else if is_reserved(name) {
+            tree.hook.left(directory.as_fd(), name);
+        } else if matches!(entry.file_type(), FileType::Directory | FileType::Unknown)
+            // What is mounted there is no part of the mount; what went meanwhile is nothing.
+            && let Ok(found) = tree.find(&directory, name)
+            && found.kind() == FileType::Directory
+        {
+            below.push((path.join(name), FileId::of(&found.file)?));
+        }
+    }
+    if !held.is_empty() {
+        let number = reach(tree, path)?;
         for name in held {
             // Something else of that name is nothing that the mount made.
-            if let Ok(node) = tree.take_in(&directory, (number, name)) {
-                found.push(node);
+            if let Ok(Some(node)) = tree.take_in(&directory, (number, name)) {
+                left.held.push(node);
             }
         }
     }
-    Ok(found)
-}
-
-fn open_beneath(tree: &Tree, path: &Path) -> Result<std::os::fd::OwnedFd, Errno> {
-    use rustix::fs::ResolveFlags;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let path = if path == Path::new("") {
-        Path::new(".")
-    } else {
-        path
-    };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    rustix::fs::openat2(&tree.root, path, flags, Mode::empty(), resolve)
+    Ok(below)
 }
 
 /// The inode of a directory, with all above it. They stay known as long as something in it is held back.

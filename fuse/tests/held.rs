@@ -608,13 +608,31 @@ fn restart_finishes(mounted: &mut Mounted) {
     fs::write(held("old"), letter(b"new")).unwrap();
     fs::create_dir(held("directory")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", held("link")).unwrap();
+    // Cut off between the first step of a replacement and its first bytes, and before a first version had any.
+    let sealed = fs::read(below.join("a/b/old")).unwrap();
+    for name in ["emptied", "begun"] {
+        fs::write(below.join("a/b").join(name), &sealed).unwrap();
+    }
+    fs::write(held("emptied"), "").unwrap();
+    fs::write(held("begun"), "LTT").unwrap();
+    fs::write(held("text"), "text").unwrap();
+    fs::write(below.join("a/b/.signdrop-copy.tmp"), "cut off").unwrap();
+    fs::write(below.join("a/b/.signdrop-unknown"), "").unwrap();
     mounted.start();
     let dir = mounted.at().join("a/b");
+    assert!(mounted.mount().unreadable().is_empty());
     until("finished", || {
         let held = mounted.mount().held_back();
         held.len() == 1 && held[0].progress == Progress::Refused
     });
-    assert_eq!(names(&dir), ["old", "whole"]);
+    assert_eq!(names(&dir), ["begun", "emptied", "old", "text", "whole"]);
+    for name in ["emptied", "begun"] {
+        assert_eq!(fs::read(dir.join(name)).unwrap(), sealed, "{name}");
+        assert!(!held(name).exists(), "{name}");
+    }
+    assert_eq!(fs::read(dir.join("text")).unwrap(), b"text");
+    assert!(!below.join("a/b/.signdrop-copy.tmp").exists());
+    assert!(below.join("a/b/.signdrop-unknown").exists());
     assert_eq!(found(&dir.join("whole")), Found::Sealed);
     assert!(fs::read(dir.join("old")).unwrap().ends_with(b"new"));
     assert_eq!(errno(fs::read(dir.join("torn"))), Errno::BUSY);
@@ -622,6 +640,40 @@ fn restart_finishes(mounted: &mut Mounted) {
         fs::symlink_metadata(held("link")).is_ok(),
         "what is no file is left alone"
     );
+}
+
+#[test]
+fn a_tree_that_is_deeper_than_a_path_is_long_keeps_nobody_from_starting() {
+    let mut mounted = Mounted::new();
+    mounted.stop(Duration::from_secs(10));
+    let name = "d".repeat(250);
+    let mut directory = rustix::fs::open(
+        mounted.below(),
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Mode::empty(),
+    )
+    .unwrap();
+    for _ in 0..40 {
+        rustix::fs::mkdirat(&directory, &name, Mode::RWXU).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        directory = rustix::fs::openat(&directory, &name, flags, Mode::empty()).unwrap();
+    }
+    let held = rustix::fs::openat(
+        &directory,
+        ".signdrop-held-deep~",
+        OFlags::RDWR | OFlags::CREATE,
+        Mode::RUSR | Mode::WUSR,
+    )
+    .unwrap();
+    File::from(held).write_all(&letter(b"deep")).unwrap();
+    mounted.start();
+    let finished = || {
+        let file = rustix::fs::openat(&directory, "deep", OFlags::RDONLY, Mode::empty()).ok()?;
+        let mut bytes = Vec::new();
+        File::from(file).read_to_end(&mut bytes).unwrap();
+        Some(read_letter(&bytes))
+    };
+    until("finished", || finished() == Some(Found::Sealed));
 }
 
 #[test]

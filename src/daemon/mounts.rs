@@ -2,7 +2,9 @@
 
 use std::{
     error::Error as StdError,
+    ffi::OsStr,
     io,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread,
@@ -12,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use signdrop_fuse::{Errno, Held, Hook, Mount, Progress, Reading};
 
-use super::{Daemon, workers};
+use super::{Daemon, watches, workers};
 use crate::{
     arrival::{Freshness, Settlement},
     config::{self, Drop},
@@ -86,6 +88,10 @@ impl Mounts {
                 root: drop.root.clone(),
             };
             let mount = Mount::start(&drop.root, at, CLOSERS, Arc::new(finisher))?;
+            for unreadable in mount.unreadable() {
+                let (path, error) = (drop.root.join(&unreadable.path), unreadable.errno);
+                tracing::warn!(?path, %error, "cannot look for what was held back in a directory; it stays so");
+            }
             let reads = reading(&mount);
             tracing::info!(at = %at.display(), root = %drop.root.display(), reads, "mounted");
             daemon.mounts.running().push(Running {
@@ -248,6 +254,12 @@ impl Hook for Finisher {
             Err(Errno::BUSY)
         };
         self.with(finish).unwrap_or(Err(Errno::IO))
+    }
+
+    fn left(&self, directory: BorrowedFd<'_>, name: &OsStr) {
+        if let (Some(daemon), Ok(place)) = (self.daemon.upgrade(), Place::within(directory, name)) {
+            watches::remove_if_left_behind(&daemon, &place);
+        }
     }
 
     fn seen(&self, path: &Path) {

@@ -202,7 +202,11 @@ fn hear(daemon: &Arc<Daemon>, root: &Path, event: Event) {
                 let depth = drop.templates.depth();
                 daemon.queue.push_found(arrival(path), depth, None);
             } else {
-                remove_if_left_behind(daemon, drop, &path);
+                if has_temporary_name(&path)
+                    && let Ok(place) = Place::beneath(&drop.root, &path)
+                {
+                    remove_if_left_behind(daemon, &place);
+                }
             }
         }
         Event::Finished(_) => {}
@@ -259,13 +263,10 @@ fn has_temporary_name(path: &Path) -> bool {
 }
 
 /// Removes a temporary file that a crash of an earlier run has left; one of this run may be in use.
-fn remove_if_left_behind(daemon: &Daemon, drop: &Drop, path: &Path) {
-    if !has_temporary_name(path) {
+pub(super) fn remove_if_left_behind(daemon: &Daemon, place: &Place) {
+    if !has_temporary_name(Path::new(place.name())) {
         return;
     }
-    let Ok(place) = Place::beneath(&drop.root, path) else {
-        return;
-    };
     let is_old = place.stat().is_ok_and(|stat| {
         let (seconds, nanoseconds) = daemon.started_at;
         (stat.st_ctime, stat.st_ctime_nsec as u32) < (seconds, nanoseconds)
@@ -279,7 +280,7 @@ fn remove_if_left_behind(daemon: &Daemon, drop: &Drop, path: &Path) {
         && is_unused()
         && rustix::fs::unlinkat(place.directory(), place.name(), AtFlags::empty()).is_ok()
     {
-        tracing::info!(path = ?drop.root.join(path), "removed a temporary file of an earlier run");
+        tracing::info!(name = ?place.name(), "removed a temporary file of an earlier run");
     }
 }
 

@@ -238,6 +238,12 @@ impl Hook for Seal {
         Ok(())
     }
 
+    fn left(&self, directory: BorrowedFd<'_>, name: &std::ffi::OsStr) {
+        if name == ".signdrop-copy.tmp" {
+            rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty()).unwrap();
+        }
+    }
+
     fn seen(&self, path: &Path) {
         self.seen.lock().unwrap().push(path.to_owned());
     }
