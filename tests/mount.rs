@@ -6,13 +6,15 @@
     reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
 )]
 mod common;
+#[path = "../fuse/tests/common/guard.rs"]
+mod guard;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -22,13 +24,16 @@ use common::{
     Rpmdb,
     daemon::{Daemon, PATIENCE},
     modules::{bare, is_signed, small_module, through},
-    quick_package, run,
+    quick_package,
 };
+use guard::Guard;
 use signdrop::key::x509::Certificate;
 
 /// A daemon with a mount. Whatever becomes of the test, nothing stays mounted.
 struct Mounted {
     daemon: Daemon,
+    // Until the daemon is gone.
+    _guard: Guard,
 }
 
 impl Mounted {
@@ -54,7 +59,11 @@ identity = "{{owner}}#{{project}}@copr.example.org"
 "#,
             dir = dir.display()
         ));
-        Self { daemon }
+        let guard = Guard::new(&dir.join("at"));
+        Self {
+            daemon,
+            _guard: guard,
+        }
     }
 
     fn start(options: &str) -> Self {
@@ -107,6 +116,16 @@ fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Runs a program, which is ended where it takes too long.
+fn run(command: &mut Command) -> Output {
+    let mut limited = Command::new("timeout");
+    limited
+        .args(["--kill-after=5", &PATIENCE.as_secs().to_string()])
+        .arg(command.get_program())
+        .args(command.get_args());
+    common::run(&mut limited)
 }
 
 fn succeeds(command: &mut Command) {

@@ -677,6 +677,18 @@ fn a_tree_that_is_deeper_than_a_path_is_long_keeps_nobody_from_starting() {
 }
 
 #[test]
+fn a_mount_that_hangs_is_cut_off_by_its_guard() {
+    let mounted = Mounted::new();
+    let guard = common::guard::Guard::with_limit(&mounted.at(), 2);
+    *mounted.hook.delay.lock().unwrap() = Duration::from_secs(20);
+    let mut file = File::create(mounted.at().join("letter")).unwrap();
+    file.write_all(&letter(b"slow")).unwrap();
+    assert_eq!(close(file), Err(Errno::CONNABORTED));
+    *mounted.hook.delay.lock().unwrap() = Duration::ZERO;
+    drop(guard);
+}
+
+#[test]
 fn a_stop_with_files_open_ends_in_time_and_loses_nothing() {
     let mut mounted = Mounted::new();
     let path = mounted.at().join("letter");

@@ -8,6 +8,7 @@
     reason = "what fails here fails the test"
 )]
 
+pub mod guard;
 pub mod script;
 
 use std::{
@@ -36,6 +37,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Mounted {
     // Ended before the directory below is removed.
     mount: Option<Mount>,
+    // Until nothing waits for the mount any more.
+    _guard: guard::Guard,
     pub dir: tempfile::TempDir,
     pub hook: Arc<Seal>,
 }
@@ -58,6 +61,7 @@ impl Mounted {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut mounted = Self {
             mount: None,
+            _guard: guard::Guard::new(&dir.path().join("at")),
             dir,
             hook: Arc::default(),
         };
