@@ -11,15 +11,11 @@ use crate::{
     HEAD,
     node::{Content, Node, Phase, State, Writing},
     open::{Access, OpenFile, Target, Way},
-    tree::{Tree, head},
+    tree::{Tree, errno, head},
 };
 
 /// The longest copy that is made by one call, so that no thread is kept for long.
 const LONGEST_COPY: usize = 16 << 20;
-
-fn errno(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
-}
 
 impl Tree {
     pub(crate) fn read(&self, open: u64, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {

@@ -18,7 +18,7 @@ use crate::{
     node::{Content, Node, Phase, State, Writing},
     open::{Access, OpenFile, Target, Way},
     redirects::Start,
-    tree::{Tree, magic_link, remove},
+    tree::{Tree, errno, magic_link, remove},
 };
 
 /// What the kernel is told of a file that has been opened.
@@ -195,8 +195,15 @@ impl Tree {
                 content.backing = Some(Arc::new(backing));
                 Way::Passes
             }
-            Err(_) => {
-                self.set_passes(false);
+            Err(error) => {
+                // The kernel or the rights do not allow it, or the filesystem below is a stack itself. All else is this file's
+                // own matter. Source: Linux fs/fuse/backing.c, `fuse_backing_open`.
+                if matches!(
+                    errno(&error),
+                    Errno::PERM | Errno::OPNOTSUPP | Errno::NOTTY | Errno::LOOP
+                ) {
+                    self.set_passes(false);
+                }
                 Way::Caches
             }
         }

@@ -5,7 +5,7 @@ use std::{
     fmt, fs, io,
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -29,6 +29,8 @@ use crate::{
 const ANSWERING: usize = 8;
 /// How many renames that finish a file are done at once.
 const RENAMERS: usize = 4;
+/// How many links lead to a mount point at the most. Source: path_resolution(7).
+const LINKS: usize = 40;
 /// What the mount's source is called in the list of mounts.
 const SOURCE: &str = "signdrop";
 
@@ -75,7 +77,7 @@ pub struct Mount {
     tree: Arc<Tree>,
     at: PathBuf,
     unreadable: Vec<Unreadable>,
-    session: Option<BackgroundSession>,
+    session: Mutex<Option<BackgroundSession>>,
 }
 
 impl fmt::Debug for Mount {
@@ -100,7 +102,7 @@ impl Mount {
         closers: usize,
         hook: Arc<dyn Hook>,
     ) -> Result<Self, Error> {
-        clear(at)?;
+        let at = &clear(at)?;
         let tree = Arc::new(Tree::open(root, hook)?);
         let left = find_held(&tree, root)?;
         let failed = |source| Error::Mount {
@@ -134,7 +136,7 @@ impl Mount {
             tree,
             at: at.to_owned(),
             unreadable: left.unreadable,
-            session: Some(session),
+            session: Mutex::new(Some(session)),
         })
     }
 
@@ -197,12 +199,13 @@ impl Mount {
     }
 
     /// Unmounts, and waits for what is being finished. What is open goes on for `grace` at the most, and is cut off then.
-    pub fn stop(mut self, grace: Duration) {
+    pub fn stop(&self, grace: Duration) {
         self.end(grace);
     }
 
-    fn end(&mut self, grace: Duration) {
-        let Some(session) = self.session.take() else {
+    fn end(&self, grace: Duration) {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(session) = session.take() else {
             return;
         };
         if rustix::mount::unmount(&self.at, UnmountFlags::NOFOLLOW).is_err() {
@@ -232,18 +235,14 @@ impl Drop for Mount {
     }
 }
 
-/// Sees to it that nothing is mounted at a mount point, and clears a dead mount of our own away.
-fn clear(at: &Path) -> Result<(), Error> {
+/// Sees to it that nothing is mounted at a mount point, and clears a dead mount of our own away. Answers its real path: a path
+/// with links in it is not in the list of mounts, and is not unmounted; whoever configured it meant where they lead.
+fn clear(at: &Path) -> Result<PathBuf, Error> {
     let failed = |source| Error::MountPoint {
         path: at.to_owned(),
         source,
     };
-    // A path with links in it is not in the list; whoever configured it meant where they lead. A dead mount has no real path
-    // but that of the directory it is in.
-    let real = match (at.parent(), at.file_name()) {
-        (Some(parent), Some(name)) => parent.canonicalize().map_err(failed)?.join(name),
-        _ => return Err(failed(io::ErrorKind::InvalidInput.into())),
-    };
+    let real = real_path(at).map_err(failed)?;
     // One may lie upon the other.
     while let Some((kind, source)) = mounted(&real).map_err(failed)? {
         // Not stat(2), which the kernel answers from what it was told before.
@@ -265,11 +264,27 @@ fn clear(at: &Path) -> Result<(), Error> {
         let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
         rustix::mount::unmount(&real, flags).map_err(|errno| failed(errno.into()))?;
     }
-    let metadata = fs::metadata(at).map_err(failed)?;
+    let metadata = fs::metadata(&real).map_err(failed)?;
     match metadata.is_dir() {
-        true => Ok(()),
+        true => Ok(real),
         false => Err(failed(io::ErrorKind::NotADirectory.into())),
     }
+}
+
+/// Where a path leads, be it to a dead mount, which has no real path but that of the directory it is in.
+fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let real = std::path::absolute(parent)?.canonicalize()?.join(name);
+        match fs::read_link(&real) {
+            Ok(target) => path = real.parent().unwrap_or(Path::new("/")).join(target),
+            Err(_) => return Ok(real),
+        }
+    }
+    Err(Errno::LOOP.into())
 }
 
 /// Kind and source of what is mounted at a path last. Source: proc(5), `/proc/pid/mountinfo`.

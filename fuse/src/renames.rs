@@ -2,8 +2,11 @@
 
 use std::{
     ffi::OsStr,
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -13,8 +16,9 @@ use rustix::{
 };
 
 use crate::{
+    file_id::FileId,
     node::{Content, Node, State},
-    tree::{Found, Tree, head, is_reserved, magic_link},
+    tree::{Found, Tree, errno, head, is_reserved, magic_link},
 };
 
 /// What becomes of a file by a rename.
@@ -26,6 +30,8 @@ enum Move {
     Finishes,
 }
 
+/// How many names are looked at before a directory is renamed that has another meaning by its new path.
+const LONGEST_LOOK: usize = 10_000;
 /// How often a rename is tried of what gets another name below meanwhile.
 const RENAMES: usize = 3;
 
@@ -206,13 +212,64 @@ impl Tree {
         let (from, to) = (self.nodes.path(from.0, from.1), self.nodes.path(to.0, to.1));
         match found.kind() {
             FileType::Directory => {
-                self.check_same(from.as_deref(), to.as_deref())?;
+                let (from, to) = (from.as_deref(), to.as_deref());
+                match self.check_same(from, to) {
+                    Ok(()) => {}
+                    Err(errno) => {
+                        let (from, to) = from.zip(to).ok_or(errno)?;
+                        self.check_within(found, from, to)?;
+                    }
+                }
                 Ok(Move::Stays)
             }
             FileType::RegularFile => {
                 self.check_file(found, content, from.as_deref(), to.as_deref())
             }
             _ => Ok(Move::Stays),
+        }
+    }
+
+    /// A directory whose new path is another to the hook may be renamed if nothing in it concerns that under either.
+    fn check_within(&self, found: &Found, from: &Path, to: &Path) -> Result<(), Errno> {
+        let mut looked_at = 0;
+        let mut pending = vec![(PathBuf::new(), FileId::of(&found.file)?)];
+        while let Some((path, id)) = pending.pop() {
+            let directory = id.open(&self.root, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let mut names = rustix::fs::Dir::read_from(&directory)?;
+            while let Some(entry) = names.read() {
+                let entry = entry?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if name == "." || name == ".." {
+                    continue;
+                }
+                looked_at += 1;
+                if looked_at > LONGEST_LOOK || is_reserved(name) {
+                    return Err(Errno::XDEV);
+                }
+                let (path, found) = (path.join(name), self.find(&directory, name)?);
+                match found.kind() {
+                    FileType::Directory => pending.push((path, FileId::of(&found.file)?)),
+                    FileType::RegularFile => {
+                        self.check_unconcerned(&found, &from.join(&path), &to.join(&path))?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_unconcerned(&self, found: &Found, from: &Path, to: &Path) -> Result<(), Errno> {
+        let changes = self.is_watched(Some(from)) != self.is_watched(Some(to));
+        // Whoever has it open would go on as under the old path.
+        let is_open = || {
+            self.known(found)
+                .is_some_and(|node| node.content().opens > 0)
+        };
+        let head = head_of(found)?;
+        match self.concerns(Some(from), &head) || self.concerns(Some(to), &head) {
+            false if !(changes && is_open()) => Ok(()),
+            _ => Err(Errno::XDEV),
         }
     }
 
@@ -238,12 +295,7 @@ impl Tree {
         if content.state == State::Replaced {
             return Err(Errno::STALE);
         }
-        let file = rustix::fs::open(
-            magic_link(found.file.as_fd()),
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        let head = head(&file.into())?;
+        let head = head_of(found)?;
         if !self.concerns(to, &head) {
             return Ok(Move::Stays);
         }
@@ -266,13 +318,20 @@ impl Tree {
     ) -> Result<(), Errno> {
         let file = self.reach(node)?;
         let stat = rustix::fs::fstat(&*file)?;
-        let file = file
-            .try_clone()
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        let file = file.try_clone().map_err(|error| errno(&error))?;
         let found = Found { file, stat };
         match self.check_file(&found, content, self.path(node).as_deref(), to)? {
             Move::Stays => Ok(()),
             Move::Finishes => Err(Errno::XDEV),
         }
     }
+}
+
+fn head_of(found: &Found) -> Result<Vec<u8>, Errno> {
+    let file = rustix::fs::open(
+        magic_link(found.file.as_fd()),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    head(&file.into())
 }

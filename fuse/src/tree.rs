@@ -232,6 +232,11 @@ impl Tree {
     }
 }
 
+/// The system's number of an error.
+pub(crate) fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
 /// A file's first bytes.
 pub(crate) fn head(file: &File) -> Result<Vec<u8>, Errno> {
     let mut head = vec![0; HEAD];
@@ -241,7 +246,7 @@ pub(crate) fn head(file: &File) -> Result<Vec<u8>, Errno> {
             Ok(0) => break,
             Ok(read) => have += read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            Err(error) => return Err(errno(&error)),
         }
     }
     head.truncate(have);

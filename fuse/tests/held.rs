@@ -437,6 +437,30 @@ fn a_second_name_never_shows_what_comes_to_be_held_back() {
 }
 
 #[test]
+fn a_directory_without_letters_may_come_to_be_unwatched_and_back() {
+    let mounted = Mounted::new();
+    let (watched, unwatched) = (mounted.at().join("index"), mounted.at().join("unwatched"));
+    fs::create_dir_all(watched.join("deeper")).unwrap();
+    fs::write(watched.join("deeper/text"), "text").unwrap();
+    fs::rename(&watched, &unwatched).unwrap();
+    fs::rename(&unwatched, &watched).unwrap();
+    // Whoever writes would go on unseen, or be seen to for nothing.
+    let writer = File::create(watched.join("deeper/open")).unwrap();
+    assert_eq!(errno(fs::rename(&watched, &unwatched)), Errno::XDEV);
+    drop(writer);
+    until("released", || fs::rename(&watched, &unwatched).is_ok());
+    fs::write(unwatched.join("deeper/letter"), letter(b"open")).unwrap();
+    assert_eq!(errno(fs::rename(&unwatched, &watched)), Errno::XDEV);
+    fs::remove_file(unwatched.join("deeper/letter")).unwrap();
+    fs::rename(&unwatched, &watched).unwrap();
+    fs::write(watched.join("deeper/letter"), letter(b"sealed")).unwrap();
+    assert_eq!(errno(fs::rename(&watched, &unwatched)), Errno::XDEV);
+    let mut held = File::create(watched.join("deeper/letter")).unwrap();
+    held.write_all(&letter(b"new")[..20]).unwrap();
+    assert_eq!(errno(fs::rename(&watched, &unwatched)), Errno::XDEV);
+}
+
+#[test]
 fn a_refusal_reaches_the_writer_and_can_be_tried_again_or_removed() {
     each_manner(|mounted| refusal_reaches_the_writer(mounted));
 }
@@ -586,7 +610,7 @@ fn what_is_no_letter_passes_at_once() {
 
 #[test]
 fn a_restart_finishes_what_was_closed_and_not_sealed() {
-    each_manner(|mounted| restart_finishes(mounted));
+    each_manner(restart_finishes);
 }
 
 fn restart_finishes(mounted: &mut Mounted) {
@@ -686,6 +710,30 @@ fn a_mount_that_hangs_is_cut_off_by_its_guard() {
     assert_eq!(close(file), Err(Errno::CONNABORTED));
     *mounted.hook.delay.lock().unwrap() = Duration::ZERO;
     drop(guard);
+}
+
+#[test]
+fn a_mount_point_may_be_a_link_and_is_unmounted_and_mounted_again() {
+    let mut mounted = Mounted::new();
+    mounted.stop(Duration::from_secs(10));
+    fs::rename(mounted.at(), mounted.dir.path().join("real")).unwrap();
+    fs::create_dir(mounted.dir.path().join("links")).unwrap();
+    std::os::unix::fs::symlink("links/second", mounted.at()).unwrap();
+    std::os::unix::fs::symlink("../real", mounted.dir.path().join("links/second")).unwrap();
+    for round in 0..2 {
+        mounted.start();
+        fs::write(mounted.at().join("letter"), letter(b"through a link")).unwrap();
+        assert_eq!(
+            found(&mounted.dir.path().join("real/letter")),
+            Found::Sealed
+        );
+        mounted.stop(Duration::from_secs(10));
+        assert_eq!(
+            names(&mounted.at()),
+            Vec::<String>::new(),
+            "round {round}: unmounted"
+        );
+    }
 }
 
 #[test]
@@ -868,8 +916,10 @@ fn what_is_seen_can_be_mapped_and_is_passed_by_the_kernel_where_it_can() {
     assert_eq!(read_letter(&mapped), Found::Sealed);
     assert_eq!(
         mounted.mount().reading(),
-        signdrop_fuse::Reading::Passed,
-        "Linux 6.9 and later pass reads"
+        match common::reading::of_this_kernel() {
+            "passed" => signdrop_fuse::Reading::Passed,
+            _ => signdrop_fuse::Reading::Asked,
+        }
     );
     drop((file, second));
 }

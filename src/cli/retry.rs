@@ -1,6 +1,6 @@
 //! `signdrop retry`: tries again what a mount holds back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     Error, Print,
@@ -26,6 +26,21 @@ pub(super) fn retry(api: &Address, print: Print, paths: &[PathBuf]) -> Result<()
     }
     let request = RetryRequest { paths: absolute };
     let all: Vec<Retried> = connect(api)?.post("/v1/retry", &request)?;
+    let is_tried = |path: &&PathBuf| {
+        all.iter()
+            .any(|retried| Path::new(&retried.path).starts_with(path))
+    };
+    let untried: Vec<&PathBuf> = request
+        .paths
+        .iter()
+        .filter(|path| !is_tried(path))
+        .collect();
+    for path in &untried {
+        let path = clean(path.to_string_lossy());
+        eprintln!(
+            "signdrop: {path}: nothing that failed is there; `signdrop status` lists what has"
+        );
+    }
     let mut failed = 0;
     for retried in &all {
         if !retried.reason.is_empty() {
@@ -43,6 +58,13 @@ pub(super) fn retry(api: &Address, print: Print, paths: &[PathBuf]) -> Result<()
             failed,
             all: all.len(),
         });
+    }
+    if !untried.is_empty() {
+        return Err(Error::Failed(format!(
+            "{} of {} paths hold nothing to try again",
+            untried.len(),
+            request.paths.len()
+        )));
     }
     if print == Print::Text {
         say(&format!("{} are seen now", all.len()))?;

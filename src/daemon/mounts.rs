@@ -39,7 +39,8 @@ pub(super) struct Mounts(Mutex<Vec<Running>>);
 struct Running {
     root: PathBuf,
     at: PathBuf,
-    mount: Mount,
+    /// Shared with those who try files again, which takes as long as it takes.
+    mount: Arc<Mount>,
 }
 
 /// A report on one mount.
@@ -97,7 +98,7 @@ impl Mounts {
             daemon.mounts.running().push(Running {
                 root: drop.root.clone(),
                 at: at.clone(),
-                mount,
+                mount: Arc::new(mount),
             });
         }
         Ok(())
@@ -157,29 +158,24 @@ impl Daemon {
 
     /// Tries again what failed at or below a path of a mount. `None` where no mount holds the path.
     pub fn retry(&self, path: &Path) -> Option<Vec<Retried>> {
-        let running = self.mounts.running();
-        let found = running.iter().find_map(|running| {
+        let (root, at, mount, below) = self.mounts.running().iter().find_map(|running| {
             let below = path.strip_prefix(&running.at).ok()?;
-            Some((running, below))
+            let Running { root, at, mount } = running;
+            Some((root.clone(), at.clone(), mount.clone(), below))
+        })?;
+        let told = mount.retry(below).into_iter().map(|(path, result)| {
+            let reason = match result {
+                Ok(()) => String::new(),
+                Err(errno) => match self.reason_of(&root.join(&path)) {
+                    reason if reason.is_empty() => errno.to_string(),
+                    reason => reason,
+                },
+            };
+            Retried {
+                path: at.join(&path).to_string_lossy().into_owned(),
+                reason,
+            }
         });
-        let (running, below) = found?;
-        let told = running
-            .mount
-            .retry(below)
-            .into_iter()
-            .map(|(path, result)| {
-                let reason = match result {
-                    Ok(()) => String::new(),
-                    Err(errno) => match self.reason_of(&running.root.join(&path)) {
-                        reason if reason.is_empty() => errno.to_string(),
-                        reason => reason,
-                    },
-                };
-                Retried {
-                    path: running.at.join(&path).to_string_lossy().into_owned(),
-                    reason,
-                }
-            });
         Some(told.collect())
     }
 }

@@ -34,16 +34,16 @@ done
 
 /// Looks after one mount point until it is dropped.
 #[derive(Debug)]
-pub struct Guard(Child);
+pub(crate) struct Guard(Child);
 
 impl Guard {
     /// Looks after a mount point, which need not be mounted yet.
-    pub fn new(at: &Path) -> Self {
+    pub(crate) fn new(at: &Path) -> Self {
         Self::with_limit(at, LIMIT)
     }
 
     /// The same with another limit, in seconds.
-    pub fn with_limit(at: &Path, limit: u32) -> Self {
+    pub(crate) fn with_limit(at: &Path, limit: u32) -> Self {
         let child = Command::new("sh")
             .args(["-c", SCRIPT, "sh"])
             .arg(at.canonicalize().unwrap())

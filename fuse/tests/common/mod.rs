@@ -8,7 +8,8 @@
     reason = "what fails here fails the test"
 )]
 
-pub mod guard;
+pub(crate) mod guard;
+pub(crate) mod reading;
 pub mod script;
 
 use std::{
