@@ -8,7 +8,7 @@ BUILD_PACKAGES = build-essential pkg-config libssl-dev libclang-dev
 # What `make run` shows the daemon's work with.
 RUN_PACKAGES = rpm curl
 # The programs that judge in the tests.
-TEST_PACKAGES = $(RUN_PACKAGES) dnf python3 gnupg gpgv sq openssl createrepo-c rsync acl attr iproute2 make passwd e2fsprogs xfsprogs btrfs-progs mount \
+TEST_PACKAGES = $(RUN_PACKAGES) git dnf python3 gnupg gpgv sq openssl createrepo-c rsync acl attr iproute2 make passwd e2fsprogs xfsprogs btrfs-progs mount \
 	systemd util-linux strace zsh fish kmod xz-utils zstd gzip file binutils binutils-s390x-linux-gnu binutils-mips-linux-gnu
 # The machine that boots kernels in `make kernel`.
 KERNEL_PACKAGES = qemu-system-x86 ovmf

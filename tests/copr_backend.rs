@@ -18,6 +18,7 @@ use std::{
 use common::{
     Rpmdb,
     daemon::{Daemon, free_port},
+    dnf::{createrepo, dnf_install},
     packages_below, rpmbuild, run,
 };
 
@@ -95,50 +96,6 @@ impl Copr {
 fn done(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn createrepo(repository: &Path) {
-    let output = run(Command::new("createrepo_c")
-        .args(["--quiet", "--no-database", "--general-compress-type=gz"])
-        .arg(repository));
-    assert!(output.status.success(), "{output:?}");
-}
-
-/// Installs a package from the repository, which is the only one, into a system of its own, and believes that key only.
-fn dnf_install(repository: &Path, key: &Path) -> Output {
-    let root = tempfile::tempdir().unwrap();
-    let path = |name: &str| {
-        let path = root.path().join(name);
-        fs::create_dir_all(&path).unwrap();
-        path.display().to_string()
-    };
-    let (config, repos) = (root.path().join("dnf.conf"), path("repos"));
-    fs::write(&config, "[main]\n").unwrap();
-    fs::write(
-        Path::new(&repos).join("copr.repo"),
-        format!(
-            "[copr]\nname=copr\nbaseurl=file://{}\ngpgcheck=1\nrepo_gpgcheck=0\ngpgkey=file://{}\nenabled=1\n",
-            repository.display(),
-            key.display()
-        ),
-    )
-    .unwrap();
-    let output = run(Command::new("dnf")
-        .args(["-y", "--releasever=43", "--forcearch=x86_64", "--config"])
-        .arg(&config)
-        .arg(format!("--installroot={}", path("root")))
-        .arg(format!("--setopt=reposdir={repos}"))
-        .arg(format!("--setopt=cachedir={}", path("cache")))
-        .arg(format!("--setopt=logdir={}", path("log")))
-        .arg(format!("--setopt=persistdir={}", path("state")))
-        .arg("--setopt=pluginpath=/nonexistent")
-        .args(["install", "one"])
-        .env("LC_ALL", "C")
-        .env("HOME", root.path()));
-    if output.status.success() {
-        assert!(root.path().join("root/opt/one").is_file(), "{output:?}");
-    }
-    output
 }
 
 /// The build sequence and that of a fork, with one program for public keys and one for signatures, whatever they are.

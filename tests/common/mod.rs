@@ -232,8 +232,10 @@ pub fn files_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 pub mod daemon;
+pub mod dnf;
 pub mod gnupg;
 pub mod modules;
+pub mod mount;
 
 /// A number that the environment may give, for longer runs of a test.
 pub fn asked(name: &str, otherwise: usize) -> usize {

@@ -1,0 +1,137 @@
+//! A daemon with a mount that cannot outlast its test, nor hang it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread,
+    time::Duration,
+};
+
+use super::{Rpmdb, daemon::Daemon, out, run};
+
+/// The project that the tests write into, and the name of its key.
+pub const PROJECT: &str = "alice/tools";
+pub const IDENTITY: &str = "alice#tools@copr.example.org";
+
+/// After how long a mount is cut off, so that whoever waits for it gets an error. No test comes near it.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// A daemon with a mount.
+pub struct MountDaemon {
+    pub daemon: Daemon,
+    pub below: PathBuf,
+    pub at: PathBuf,
+    // Its end ends the watch.
+    _watch: Sender<()>,
+}
+
+impl MountDaemon {
+    /// Prepares a mount of a directory; `options` are lines of its section. The daemon does not run yet.
+    pub fn prepare_on(below: &Path, options: &str) -> Self {
+        assert!(
+            Path::new("/dev/fuse").exists(),
+            "there is no /dev/fuse: load the kernel's module fuse, or give the container the device"
+        );
+        let daemon = Daemon::prepare("");
+        let at = daemon.dir.path().join("at");
+        for dir in [below, &at] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let config = fs::read_to_string(daemon.config()).unwrap();
+        daemon.write_config(&format!(
+            r#"{config}
+[[mount]]
+root = "{}"
+at = "{}"
+project = "{{owner}}/{{project}}"
+identity = "{{owner}}#{{project}}@copr.example.org"
+{options}
+"#,
+            below.display(),
+            at.display()
+        ));
+        let (watch, ended) = mpsc::channel();
+        let watched = at.clone();
+        thread::spawn(move || {
+            if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{} is cut off: the test takes too long", watched.display());
+                abort(&watched);
+            }
+        });
+        Self {
+            daemon,
+            below: below.to_owned(),
+            at,
+            _watch: watch,
+        }
+    }
+
+    /// A daemon that runs, with a mount of a directory.
+    pub fn start_on(below: &Path, options: &str) -> Self {
+        let mut mounted = Self::prepare_on(below, options);
+        mounted.daemon.run();
+        mounted
+    }
+
+    /// The project's directory in the mount, and rpm's keyring with its key.
+    pub fn project(&self) -> (PathBuf, Rpmdb) {
+        let path = self.at.join(PROJECT);
+        fs::create_dir_all(&path).unwrap();
+        out(&self.daemon.signdrop(["key", "generate", IDENTITY]));
+        (path, Rpmdb::new(&self.daemon.export(IDENTITY)))
+    }
+
+    /// A directory beside the mount, made where it is missing.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        let path = self.daemon.dir.path().join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+}
+
+impl Drop for MountDaemon {
+    fn drop(&mut self) {
+        // Before the daemon is killed: what waits for an answer cannot end otherwise, be it the daemon itself.
+        abort(&self.at);
+        self.daemon.kill();
+        let _ = Command::new("umount").arg("-l").arg(&self.at).output();
+    }
+}
+
+/// Cuts off what is mounted at a path, which is not touched itself. Source: fuse(4), "Aborting a filesystem connection".
+fn abort(at: &Path) {
+    let list = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let numbers = list.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let (device, point) = (fields.next()?, fields.nth(1)?);
+        let minor = device.strip_prefix("0:")?;
+        (Path::new(point) == at).then(|| minor.to_owned())
+    });
+    for number in numbers {
+        let control = tempfile::tempdir().unwrap();
+        let path = control.path();
+        let output = run(Command::new("mount")
+            .args(["-t", "fusectl", "none"])
+            .arg(path));
+        if output.status.success() {
+            let _ = fs::write(path.join(number).join("abort"), "1");
+            run(Command::new("umount").arg(path));
+        }
+    }
+}
+
+/// A command that is killed when it takes longer than a minute, as is all that it started.
+pub fn bounded(program: &str) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5", "60", program]);
+    command
+}
+
+/// Runs a command that has to succeed; answers what it printed.
+pub fn succeeds(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
