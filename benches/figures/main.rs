@@ -1,6 +1,6 @@
 //! The figures of the README. Ratios are within one run, times are medians.
 //!
-//! `make bench` runs all of it; `cargo bench --bench figures -- packages large latency command modules keys` runs the parts that are named.
+//! `make bench` runs all of it; `cargo bench --bench figures -- packages large latency command modules keys mount` runs the parts that are named.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,7 @@ mod common;
 
 mod keys;
 mod modules;
+mod mount;
 mod packages;
 
 use std::time::Duration;
@@ -45,6 +46,9 @@ fn main() {
     }
     if wanted("keys") {
         keys::keys(&mut table);
+    }
+    if wanted("mount") {
+        mount::mount(&mut table);
     }
     println!("\n| what | measured | against | ratio | what limits it |");
     println!("|---|---|---|---|---|");

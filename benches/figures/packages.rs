@@ -96,16 +96,17 @@ pub(crate) fn drop_directory(daemon: &Daemon, from: &Path, name: &str) -> Durati
     begin.elapsed()
 }
 
+/// The packages of this part, and of the mount's.
+pub(super) fn make_many(dir: &Path) {
+    for (number, size) in sizes().into_iter().enumerate() {
+        let name = format!("package{number}");
+        quick_package(dir, &name, size, rpm::RpmFormat::V4);
+    }
+}
+
 pub(super) fn many(table: &mut Table) {
     let originals = tempfile::tempdir().unwrap();
-    for (number, size) in sizes().into_iter().enumerate() {
-        quick_package(
-            originals.path(),
-            &format!("package{number}"),
-            size,
-            rpm::RpmFormat::V4,
-        );
-    }
+    make_many(originals.path());
     let bytes: u64 = packages_below(originals.path())
         .iter()
         .map(|path| fs::metadata(path).unwrap().len())

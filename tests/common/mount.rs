@@ -1,30 +1,31 @@
 //! A daemon with a mount that cannot outlast its test, nor hang it.
 
+#[path = "../../fuse/tests/common/guard.rs"]
+mod guard;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::mpsc::{self, RecvTimeoutError, Sender},
-    thread,
-    time::Duration,
 };
 
+use self::guard::Guard;
 use super::{Rpmdb, daemon::Daemon, out, run};
 
 /// The project that the tests write into, and the name of its key.
 pub const PROJECT: &str = "alice/tools";
 pub const IDENTITY: &str = "alice#tools@copr.example.org";
 
-/// After how long a mount is cut off, so that whoever waits for it gets an error. No test comes near it.
-const LIMIT: Duration = Duration::from_secs(240);
+/// After how many seconds a mount is cut off, so that whoever waits for it gets an error. No test comes near it.
+const LIMIT: u32 = 500;
 
 /// A daemon with a mount.
 pub struct MountDaemon {
     pub daemon: Daemon,
     pub below: PathBuf,
     pub at: PathBuf,
-    // Its end ends the watch.
-    _watch: Sender<()>,
+    // Until the daemon is gone.
+    _guard: Guard,
 }
 
 impl MountDaemon {
@@ -52,19 +53,12 @@ identity = "{{owner}}#{{project}}@copr.example.org"
             below.display(),
             at.display()
         ));
-        let (watch, ended) = mpsc::channel();
-        let watched = at.clone();
-        thread::spawn(move || {
-            if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("{} is cut off: the test takes too long", watched.display());
-                abort(&watched);
-            }
-        });
+        let guard = Guard::with_limit(&at, LIMIT);
         Self {
             daemon,
             below: below.to_owned(),
             at,
-            _watch: watch,
+            _guard: guard,
         }
     }
 
@@ -93,32 +87,9 @@ identity = "{{owner}}#{{project}}@copr.example.org"
 
 impl Drop for MountDaemon {
     fn drop(&mut self) {
-        // Before the daemon is killed: what waits for an answer cannot end otherwise, be it the daemon itself.
-        abort(&self.at);
+        // A daemon that was killed leaves a dead mount behind.
         self.daemon.kill();
         let _ = Command::new("umount").arg("-l").arg(&self.at).output();
-    }
-}
-
-/// Cuts off what is mounted at a path, which is not touched itself. Source: fuse(4), "Aborting a filesystem connection".
-fn abort(at: &Path) {
-    let list = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let numbers = list.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(2);
-        let (device, point) = (fields.next()?, fields.nth(1)?);
-        let minor = device.strip_prefix("0:")?;
-        (Path::new(point) == at).then(|| minor.to_owned())
-    });
-    for number in numbers {
-        let control = tempfile::tempdir().unwrap();
-        let path = control.path();
-        let output = run(Command::new("mount")
-            .args(["-t", "fusectl", "none"])
-            .arg(path));
-        if output.status.success() {
-            let _ = fs::write(path.join(number).join("abort"), "1");
-            run(Command::new("umount").arg(path));
-        }
     }
 }
 
