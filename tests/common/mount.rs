@@ -1,5 +1,6 @@
 //! A daemon with a mount that cannot outlast its test, nor hang it.
 
+#[allow(clippy::duplicate_mod, reason = "tests/mount.rs has it, too")]
 #[path = "../../fuse/tests/common/guard.rs"]
 mod guard;
 
