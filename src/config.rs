@@ -393,6 +393,12 @@ impl TryFrom<RawDrop> for Mount {
         if !at.is_absolute() {
             return Err(format!("at \"{}\" is not absolute", at.display()));
         }
+        if raw.on_removed_project == OnRemovedProject::Delete {
+            return Err(
+                "on_removed_project = \"delete\" is for a [[drop]]: nobody watches for directories that leave a mount"
+                    .into(),
+            );
+        }
         Ok(Self {
             drop: raw.try_into()?,
             at: at.components().collect(),

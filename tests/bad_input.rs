@@ -918,6 +918,11 @@ fn a_malformed_configuration_is_refused_with_its_line_and_key() {
         ),
         (drop("removal_grace = 7"), &["line 7", "removal_grace"]),
         (
+            drop("at = \"/srv/at\"\non_removed_project = \"delete\"")
+                .replace("[[drop]]", "[[mount]]"),
+            &["line 3", "on_removed_project", "[[drop]]"],
+        ),
+        (
             replaced("project", "project = \"{owner}/{project}[-{variant}]\""),
             &["line 5", "project", "square brackets"],
         ),
