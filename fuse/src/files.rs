@@ -128,6 +128,10 @@ impl Tree {
             });
         }
         if writes {
+            // It would not be passed, and fail: see `opened`.
+            if content.backing.is_some() {
+                return Err(Errno::BUSY);
+            }
             self.redirects.arrived(caller.thread);
         }
         if writes && flags.contains(OFlags::TRUNC) {
@@ -173,6 +177,9 @@ impl Tree {
     ) -> Result<Opened, Errno> {
         let way = match (access(flags), content.state) {
             (Access::Writes, _) => Way::Asks,
+            // As long as the kernel passes one descriptor to the file below, it fails each other one (EIO) that is not passed
+            // there as well. Source: Linux fs/fuse/iomode.c, `fuse_file_io_open`.
+            (Access::Reads, _) if content.backing.is_some() => Way::Passes,
             // What is seen does not change.
             (Access::Reads, State::Seen) => self.way(content, &file, register),
             (Access::Reads, _) if content.writers.is_empty() => Way::Caches,
