@@ -265,22 +265,11 @@ impl Tree {
         }
     }
 
-    /// A descriptor does not have a file open any more.
+    /// A descriptor does not have a file open any more: it is being released, or led on.
     pub(crate) fn unopen(&self, node: &Node, open: &OpenFile) {
         let mut content = node.content();
         content.writers.remove(&open.number);
         content.opens = content.opens.saturating_sub(1);
-        // A descriptor that was led on is still open to the kernel by the inode that it was opened by.
-        if node.number == open.node.number {
-            match open.way {
-                Way::Asks => {}
-                Way::Caches => content.cached = content.cached.saturating_sub(1),
-                Way::Passes => content.passed = content.passed.saturating_sub(1),
-            }
-        }
-        if content.passed == 0 {
-            content.backing = None;
-        }
         // What has no name any more is kept until the kernel forgets it.
         let mut anchor = node.anchor();
         if content.opens == 0
@@ -289,6 +278,20 @@ impl Tree {
             })
         {
             *anchor = None;
+        }
+    }
+
+    /// The kernel does not have a descriptor open any more. It has had it open by the same inode all the time, also where that
+    /// was led on to another file: so only the release ends its way there.
+    fn end_way(open: &OpenFile) {
+        let mut content = open.node.content();
+        match open.way {
+            Way::Asks => {}
+            Way::Caches => content.cached = content.cached.saturating_sub(1),
+            Way::Passes => content.passed = content.passed.saturating_sub(1),
+        }
+        if content.passed == 0 {
+            content.backing = None;
         }
     }
 
@@ -312,6 +315,7 @@ impl Tree {
         let open = self.opens.remove(open)?;
         let target = open.target().clone();
         self.unopen(&target.node, &open);
+        Self::end_way(&open);
         let content = target.node.content();
         let left = content.dirty
             && content.writers.is_empty()
