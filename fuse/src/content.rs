@@ -38,12 +38,16 @@ impl Tree {
         if let Some(file) = &target.file {
             return Ok(file.clone());
         }
+        // The hook may ask the kernel whether anybody can write to it.
+        let is_finishing = target.node.content().state == State::Held(Phase::Finishing);
         let flags = match open.access {
-            Access::Reads => OFlags::RDONLY,
-            Access::Writes => OFlags::RDWR,
+            Access::Writes if !is_finishing => OFlags::RDWR,
+            Access::Writes | Access::Reads => OFlags::RDONLY,
         };
         let file = Arc::new(self.open_content(&target.node, flags)?);
-        target.file = Some(file.clone());
+        if !is_finishing {
+            target.file = Some(file.clone());
+        }
         Ok(file)
     }
 
@@ -93,9 +97,20 @@ impl Tree {
             ) {
                 continue;
             }
-            let file = self.file(open, &mut target)?;
+            // Opened with the content locked: the state is known, and does not change.
+            let file = match &target.file {
+                Some(file) => file.clone(),
+                None => Arc::new(self.open_content(&node, OFlags::RDWR)?),
+            };
+            target.file = Some(file.clone());
             self.begin_change(open, &node, &mut content, &file, &new_head)?;
-            return change(&file);
+            let changed = change(&file);
+            // What the filesystem cannot do at all is done otherwise, or not, by whoever asked.
+            content.failed =
+                changed.as_ref().err().copied().filter(|errno| {
+                    ![Errno::OPNOTSUPP, Errno::INVAL, Errno::NODEV].contains(errno)
+                });
+            return changed;
         }
     }
 
@@ -125,7 +140,7 @@ impl Tree {
     }
 
     /// The path that a file is seen under; nothing where it is seen under several, of which only one is known.
-    fn only_path(&self, node: &Node, file: &File) -> Result<Option<PathBuf>, Errno> {
+    pub(crate) fn only_path(&self, node: &Node, file: &File) -> Result<Option<PathBuf>, Errno> {
         let names = rustix::fs::fstat(file)?.st_nlink;
         Ok((names < 2).then(|| self.path(node)).flatten())
     }
@@ -187,27 +202,38 @@ impl Tree {
             let node = source.target().node.clone();
             let before = self.may_read(&source, &node)?;
             let from_file = self.file(&source, &mut source.target())?;
-            let new_head = |file: &File| {
-                if to.1 >= HEAD as u64 {
-                    return Ok(None);
-                }
-                let mut bytes = vec![0; HEAD.min(len)];
-                let read = read_fully(&from_file, &mut bytes, from.1)?;
-                bytes.truncate(read);
-                merged(file, to.1 as usize, &bytes).map(Some)
+            // What is judged is what is written, whatever the source becomes meanwhile.
+            let mut first = match to.1 < HEAD as u64 {
+                true => vec![0; HEAD.min(len)],
+                false => Vec::new(),
             };
-            let copied = self.change(&sink, new_head, |file| {
-                let (mut read, mut written) = (from.1, to.1);
-                rustix::fs::copy_file_range(
-                    &*from_file,
-                    Some(&mut read),
-                    file,
-                    Some(&mut written),
-                    len,
-                )
-            })?;
-            if self.may_read(&source, &node)? == before {
+            let read = read_fully(&from_file, &mut first, from.1)?;
+            first.truncate(read);
+            if self.may_read(&source, &node)? != before {
+                continue;
+            }
+            let mut copied = 0;
+            if !first.is_empty() {
+                copied = self.write(to.0, to.1, &first, OFlags::empty())?;
+            }
+            if copied < first.len() || copied == len {
                 return Ok(copied);
+            }
+            let rest = self.change(
+                &sink,
+                |_| Ok(None),
+                |file| {
+                    let mut places = (from.1 + copied as u64, to.1 + copied as u64);
+                    let (read, written) = (Some(&mut places.0), Some(&mut places.1));
+                    rustix::fs::copy_file_range(&*from_file, read, file, written, len - copied)
+                },
+            );
+            if self.may_read(&source, &node)? == before {
+                // What has been written counts; the next call says why no more.
+                return match rest {
+                    Err(_) if copied > 0 => Ok(copied),
+                    rest => Ok(copied + rest?),
+                };
             }
         }
     }
@@ -221,7 +247,7 @@ impl Tree {
         }
         self.change(
             &open,
-            |_| Ok(None),
+            |file| grown(file, len),
             |file| {
                 rustix::fs::ftruncate(file, len)?;
                 rustix::fs::fstat(file)
@@ -238,13 +264,20 @@ impl Tree {
         }
         let file = self.open_content(node, OFlags::RDWR)?;
         if content.state == State::Unknown {
-            let shows = self.shows(self.path(node).as_deref(), &file)?;
+            let shows = self.shows(self.only_path(node, &file)?.as_deref(), &file)?;
             content.state = if shows { State::Seen } else { State::Plain };
         }
-        if content.state == State::Seen {
+        // Nobody's close would finish what becomes an artifact by this.
+        let becomes = |head: &[u8]| {
+            let path = self.only_path(node, &file)?;
+            Ok(content.state == State::Plain && self.concerns(path.as_deref(), head))
+        };
+        if content.state == State::Seen
+            || grown(&file, len)?.map_or(Ok(false), |head| becomes(&head))?
+        {
             return Err(Errno::BUSY);
         }
-        content.dirty = true;
+        (content.dirty, content.failed) = (true, None);
         rustix::fs::ftruncate(&file, len)
     }
 
@@ -257,9 +290,14 @@ impl Tree {
     ) -> Result<(), Errno> {
         let open = self.opens.file(open)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
+        let zeroes = mode.intersects(FallocateFlags::ZERO_RANGE | FallocateFlags::PUNCH_HOLE);
+        let end = offset.saturating_add(len);
         self.change(
             &open,
-            |_| Ok(None),
+            |file| match zeroes && offset < HEAD as u64 {
+                true => zeroed(file, offset as usize, end),
+                false => grown(file, end),
+            },
             |file| rustix::fs::fallocate(file, mode, offset, len),
         )
     }
@@ -281,6 +319,35 @@ impl Tree {
             true => rustix::fs::fdatasync(&file),
             false => rustix::fs::fsync(&file),
         }
+    }
+}
+
+/// What a file's first bytes are when it has grown, where that adds any.
+fn grown(file: &File, len: u64) -> Result<Option<Vec<u8>>, Errno> {
+    let grows = rustix::fs::fstat(file)?.st_size.cast_unsigned() < len.min(HEAD as u64);
+    if !grows || !has_data(file)? {
+        return Ok(None);
+    }
+    let mut head = head(file)?;
+    head.resize(HEAD.min(usize::try_from(len).unwrap_or(HEAD)), 0);
+    Ok(Some(head))
+}
+
+/// What a file's first bytes are when some of them have been made zeros.
+fn zeroed(file: &File, from: usize, end: u64) -> Result<Option<Vec<u8>>, Errno> {
+    let end = HEAD.min(usize::try_from(end).unwrap_or(HEAD));
+    if !has_data(file)? {
+        return Ok(None);
+    }
+    merged(file, from, &vec![0; end.saturating_sub(from)]).map(Some)
+}
+
+/// Whether any of a file's first bytes was ever written. Reading those that were not would make data of them for lseek(2).
+pub(crate) fn has_data(file: &File) -> Result<bool, Errno> {
+    match rustix::fs::seek(file, SeekFrom::Data(0)) {
+        Ok(place) => Ok(place < HEAD as u64),
+        Err(Errno::NXIO) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 

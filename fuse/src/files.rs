@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use crate::{
+    content::has_data,
     names::{Caller, NewMode, Told},
     node::{Content, Node, Phase, State, Writing},
     open::{Access, OpenFile, Target, Way},
@@ -117,7 +118,7 @@ impl Tree {
         }
         let file = self.open_content(&node, if writes { OFlags::RDWR } else { OFlags::RDONLY })?;
         if content.state == State::Unknown {
-            let shows = self.shows(path.as_deref(), &file)?;
+            let shows = self.shows(self.only_path(&node, &file)?.as_deref(), &file)?;
             content.state = if shows { State::Seen } else { State::Plain };
         }
         if writes && content.state == State::Seen {
@@ -136,7 +137,7 @@ impl Tree {
         }
         if writes && flags.contains(OFlags::TRUNC) {
             rustix::fs::ftruncate(&file, 0)?;
-            content.dirty = true;
+            (content.dirty, content.failed) = (true, None);
             if let State::Held(Phase::Refused) = content.state {
                 content.state = State::Held(Phase::Written);
             }
@@ -189,12 +190,12 @@ impl Tree {
         Ok(self.add(node, content, file, flags, way))
     }
 
-    /// Passed, where the kernel does that and does not keep the file in its cache for somebody else.
+    /// Passed, where the kernel does that and has no descriptor of the file that is not.
     fn way(&self, content: &mut Content, file: &File, register: Option<Register<'_>>) -> Way {
         if content.backing.is_some() {
             return Way::Passes;
         }
-        let Some(register) = register.filter(|_| self.passes() && content.cached == 0) else {
+        let Some(register) = register.filter(|_| self.passes() && content.unpassed == 0) else {
             return Way::Caches;
         };
         match register(file) {
@@ -227,6 +228,7 @@ impl Tree {
         let number = self.opens.number();
         let access = access(flags);
         content.opens += 1;
+        content.made = None;
         let mut kept = node.anchor();
         if kept.is_none()
             && let Ok(anchor) = rustix::fs::open(
@@ -241,10 +243,11 @@ impl Tree {
         let mut answer = FopenFlags::empty();
         match way {
             Way::Asks => answer |= FopenFlags::FOPEN_DIRECT_IO,
-            Way::Caches => {
-                content.cached += 1;
-                answer |= FopenFlags::FOPEN_KEEP_CACHE;
-            }
+            Way::Caches => answer |= FopenFlags::FOPEN_KEEP_CACHE,
+            Way::Passes => {}
+        }
+        match way {
+            Way::Asks | Way::Caches => content.unpassed += 1,
             Way::Passes => content.passed += 1,
         }
         if access == Access::Writes && way == Way::Asks {
@@ -269,6 +272,10 @@ impl Tree {
     pub(crate) fn unopen(&self, node: &Node, open: &OpenFile) {
         let mut content = node.content();
         content.writers.remove(&open.number);
+        // It was led on to this file.
+        if node.number != open.node.number {
+            self.nodes.unpin(node.number);
+        }
         content.opens = content.opens.saturating_sub(1);
         // What has no name any more is kept until the kernel forgets it.
         let mut anchor = node.anchor();
@@ -286,8 +293,7 @@ impl Tree {
     fn end_way(open: &OpenFile) {
         let mut content = open.node.content();
         match open.way {
-            Way::Asks => {}
-            Way::Caches => content.cached = content.cached.saturating_sub(1),
+            Way::Asks | Way::Caches => content.unpassed = content.unpassed.saturating_sub(1),
             Way::Passes => content.passed = content.passed.saturating_sub(1),
         }
         if content.passed == 0 {
@@ -301,13 +307,32 @@ impl Tree {
         if open.access != Access::Writes || open.way != Way::Asks {
             return Ok(None);
         }
-        let target = open.target();
-        let mut content = target.node.content();
+        let mut target = open.target();
+        let node = target.node.clone();
+        let mut content = node.content();
         content.writers.insert(open.number, Writing::Ended);
+        if content.dirty && content.state == State::Plain {
+            self.judge_once_more(&mut target, &mut content)?;
+        }
         let finish = content.dirty
             && matches!(content.state, State::Held(_))
             && content.is_last(open.number);
-        Ok(finish.then(|| target.node.clone()))
+        drop(content);
+        Ok(finish.then_some(node))
+    }
+
+    /// Every write has been judged before it was done. What was overlooked then must not stay seen.
+    fn judge_once_more(&self, target: &mut Target, content: &mut Content) -> Result<(), Errno> {
+        let node = target.node.clone();
+        let file = match &target.file {
+            Some(file) => file.clone(),
+            None => Arc::new(self.open_content(&node, OFlags::RDONLY)?),
+        };
+        if has_data(&file)? && self.shows(self.only_path(&node, &file)?.as_deref(), &file)? {
+            return self.hold(&node, content, &file);
+        }
+        content.dirty = false;
+        Ok(())
     }
 
     /// The last copy of a descriptor has been closed. Answers a file that is to be finished, though nobody waits for it.

@@ -8,6 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use fuser::INodeNo;
@@ -18,19 +19,23 @@ use rustix::{
 
 use crate::{
     Held, copy,
+    file_id::FileId,
     node::{Content, Node, Phase, Place, State, Writing},
     open::{OpenFile, Target},
-    redirects::Start,
-    tree::{Tree, head, held_name, is_same_inode, magic_link, remove},
+    redirects::{PATIENCE, Start},
+    tree::{Found, Tree, head, held_name, is_same_inode, magic_link, remove},
 };
 
 /// The files that are held back, by the names that they get.
 #[derive(Debug, Default)]
-pub(crate) struct Index(Mutex<HashMap<Place, Arc<Node>>>);
+pub(crate) struct Index {
+    nodes: Mutex<HashMap<Place, Arc<Node>>>,
+    making: Mutex<()>,
+}
 
 impl Index {
     fn lock(&self) -> MutexGuard<'_, HashMap<Place, Arc<Node>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is held back for a name.
@@ -47,6 +52,11 @@ impl Index {
         let index = self.lock();
         let within = index.iter().filter(|((parent, _), _)| *parent == directory);
         within.map(|(_, node)| node.clone()).collect()
+    }
+
+    /// Kept by whoever puts a new version beside a file.
+    fn making(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Node>> {
@@ -96,10 +106,12 @@ impl Tree {
         if !is_same_inode(&self.find(&directory, &name)?.stat, &stat) {
             return Err(Errno::STALE);
         }
-        rename_over_nothing(&directory, &name, &directory, &held_name(&name))?;
+        // Before the name is gone, so that whoever looks finds the one or the other.
+        self.enter(node);
+        rename_over_nothing(&directory, &name, &directory, &held_name(&name))
+            .inspect_err(|_| self.leave(node))?;
         content.state = State::Held(Phase::Written);
         content.epoch += 1;
-        self.enter(node);
         Ok(())
     }
 
@@ -114,12 +126,16 @@ impl Tree {
         (old, name): (&OwnedFd, &OsStr),
         (new, place): (&OwnedFd, Place),
     ) -> Result<(), Errno> {
-        rename_over_nothing(old, name, new, &held_name(&place.1))?;
+        let (before, held) = (node.place(), held_name(&place.1));
+        node.set_place(place);
+        self.enter(node);
+        rename_over_nothing(old, name, new, &held).inspect_err(|_| {
+            self.leave(node);
+            node.set_place(before);
+        })?;
         content.state = State::Held(Phase::Written);
         content.dirty = true;
         content.epoch += 1;
-        node.set_place(place);
-        self.enter(node);
         Ok(())
     }
 
@@ -131,42 +147,75 @@ impl Tree {
         old: &OwnedFd,
         start: Start,
     ) -> Result<(Arc<Node>, Stat), Errno> {
-        if let Some(node) = self.index.find(place.0, &place.1) {
-            drop(node.content_at_rest());
-            if self.index.find(place.0, &place.1).is_some() {
-                self.nodes.told(&node);
-                let stat = rustix::fs::fstat(&*self.reach(&node)?)?;
-                return Ok((node, stat));
-            }
+        if let Some(version) = self.version(directory, place)? {
+            return Ok(version);
         }
-        let name = held_name(&place.1);
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file: File =
-            rustix::fs::openat(directory, &name, flags, Mode::RUSR | Mode::WUSR)?.into();
-        let made = copy::attributes(old.as_fd(), &file).and_then(|()| match start {
-            Start::Empty => Ok(()),
-            Start::Copy => copy::content(old.as_fd(), &file),
-        });
-        let found = made.and_then(|()| self.find(directory, &name));
+        // Without a name until it is whole, so that nothing is left of it if it never is.
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let file: File = rustix::fs::openat(directory, ".", flags, Mode::RUSR | Mode::WUSR)?.into();
+        copy::attributes(old.as_fd(), &file)?;
+        if start == Start::Copy {
+            copy::content(old.as_fd(), &file)?;
+        }
+        // One at a time from here on: who comes second takes what the first one has made.
+        let _making = self.index.making();
+        if let Some(version) = self.version(directory, place)? {
+            return Ok(version);
+        }
+        let is_same = |found: &Found| Ok(is_same_inode(&found.stat, &rustix::fs::fstat(old)?));
+        if !self
+            .find(directory, &place.1)
+            .and_then(|found| is_same(&found))?
+        {
+            return Err(Errno::STALE);
+        }
+        let held = held_name(&place.1);
+        rustix::fs::linkat(&file, "", directory, &held, AtFlags::EMPTY_PATH)?;
+        let found = self.find(directory, &held);
         let node = found.and_then(|found| Ok((self.look_up(&found, place.clone())?, found.stat)));
         let (node, stat) = node.inspect_err(|_| {
             // What cannot be removed now is found by the next start.
-            let _ = remove(directory, &name);
+            let _ = remove(directory, &held);
         })?;
         {
             let mut content = node.content();
             content.state = State::Held(Phase::Written);
             content.dirty = true;
+            content.made = Some(Instant::now());
         }
         self.enter(&node);
         Ok((node, stat))
     }
 
+    /// The new version that there is of a file already. The kernel is going to be told.
+    fn version(
+        &self,
+        directory: &OwnedFd,
+        place: &Place,
+    ) -> Result<Option<(Arc<Node>, Stat)>, Errno> {
+        let Some(node) = self.index.find(place.0, &place.1) else {
+            return Ok(None);
+        };
+        let content = node.content_at_rest();
+        // Whoever it was made for does not come any more.
+        if content.made.is_some_and(|made| made.elapsed() > PATIENCE) {
+            self.discard_locked(&node, content, (place.0, &place.1), directory)?;
+            return Ok(None);
+        }
+        drop(content);
+        if self.index.find(place.0, &place.1).is_none() {
+            return Ok(None);
+        }
+        self.nodes.told(&node);
+        let stat = rustix::fs::fstat(&*self.reach(&node)?)?;
+        Ok(Some((node, stat)))
+    }
+
     /// Takes a file in that an earlier run held back.
     ///
-    /// One that does not begin like what is held back gets its name again, if that is free. If not, an earlier run ended
-    /// between the first step of its replacement and the first bytes of that: it is removed, and what has the name stays.
+    /// One that does not begin like what is held back gets its name again, if that is free. If not, what has the name stays:
+    /// one without first bytes is removed, since an earlier run ended before its writer wrote them; another one stays held
+    /// back as if the hook had refused it, and is not answered.
     pub(crate) fn take_in(
         &self,
         directory: &OwnedFd,
@@ -182,22 +231,28 @@ impl Tree {
             Mode::empty(),
         )?;
         let path = self.nodes.path(place.0, &place.1);
-        if !self.shows(path.as_deref(), &file.into())? {
+        let head = head(&file.into())?;
+        let shows = self.concerns(path.as_deref(), &head);
+        if !shows {
             let held = held_name(&place.1);
-            return match rename_over_nothing(directory, &held, directory, &place.1) {
-                Err(Errno::EXIST) => remove(directory, &held).map(|()| None),
-                result => result.map(|()| None),
-            };
+            match rename_over_nothing(directory, &held, directory, &place.1) {
+                Err(Errno::EXIST) if has_begun(&head) => {}
+                Err(Errno::EXIST) => return remove(directory, &held).map(|()| None),
+                result => return result.map(|()| None),
+            }
         }
         let node = self.look_up(&found, place)?;
         {
             let mut content = node.content();
-            content.state = State::Held(Phase::Written);
+            content.state = State::Held(match shows {
+                true => Phase::Written,
+                false => Phase::Refused,
+            });
             content.dirty = true;
         }
         self.enter(&node);
         self.nodes.forget(node.number, 1);
-        Ok(Some(node))
+        Ok(shows.then_some(node))
     }
 
     /// Removes what is held back for a name, if anything. Whoever has it open goes on with it, nameless.
@@ -210,16 +265,32 @@ impl Tree {
         let Some(node) = self.index.find(parent, name) else {
             return Ok(false);
         };
-        let mut content = node.content_at_rest();
-        if !matches!(content.state, State::Held(_)) {
+        let content = node.content_at_rest();
+        self.discard_locked(&node, content, (parent, name), directory)
+    }
+
+    /// The same, where its content has been locked already.
+    pub(crate) fn discard_locked(
+        &self,
+        node: &Arc<Node>,
+        mut content: MutexGuard<'_, Content>,
+        (parent, name): (u64, &OsStr),
+        directory: &OwnedFd,
+    ) -> Result<bool, Errno> {
+        // It may have come to be seen, or be held back for another name by now.
+        if !matches!(content.state, State::Held(_)) || !node.is_at(&(parent, name.to_owned())) {
             return Ok(false);
         }
         let was_refused = content.state == State::Held(Phase::Refused);
         let doomed = self.find(directory, &held_name(name)).ok();
-        remove(directory, &held_name(name))?;
+        match remove(directory, &held_name(name)) {
+            // Somebody has removed it behind the mount's back.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
         self.keep(doomed);
         content.state = State::Nameless;
-        self.leave(&node);
+        self.leave(node);
         drop(content);
         if was_refused && let Some(path) = self.nodes.path(parent, name) {
             self.hook.gone(&path);
@@ -281,10 +352,23 @@ impl Tree {
         let place = target.node.place();
         let directory = self.directory(place.0)?;
         let old = self.find(&directory, &place.1)?;
+        // Only to what has become of it: another file that has the name by now is none of this descriptor's.
+        let has_become = match target.node.content().successor.clone() {
+            Some(successor) => successor,
+            None => target.node.id.clone(),
+        };
+        if FileId::of(&old.file)? != has_become {
+            return Err(Errno::STALE);
+        }
         let (node, _) = self.new_version(&directory, &place, &old.file, Start::Copy)?;
-        // The kernel is not told: the index keeps it.
+        let file = self.open_content(&node, OFlags::RDWR);
+        if file.is_ok() {
+            // Until the descriptor writes to it no more: see `unopen`.
+            self.nodes.pin(node.number);
+        }
+        // The kernel is not told.
         self.nodes.forget(node.number, 1);
-        let file = self.open_content(&node, OFlags::RDWR)?;
+        let file = file?;
         self.unopen(&target.node, open);
         {
             let mut content = node.content();
@@ -357,6 +441,10 @@ impl Tree {
             return Ok(None);
         }
         let before = content.state;
+        if let Some(errno) = content.failed {
+            content.state = State::Held(Phase::Refused);
+            return Err(errno);
+        }
         content.state = State::Held(Phase::Finishing);
         content.dirty = false;
         content.epoch += 1;
@@ -370,6 +458,8 @@ impl Tree {
         }
         let (parent, name) = node.place();
         let result = self.finish_at(node, parent, &name);
+        // While nobody reads it: what the kernel knows of its length and content is that of before.
+        self.tell_content(node.number);
         let mut content = node.content();
         content.epoch += 1;
         let Ok(shown) = &result else {
@@ -379,6 +469,7 @@ impl Tree {
             return result.map(|_| None);
         };
         content.state = shown.state;
+        content.successor.clone_from(&shown.successor);
         self.leave(node);
         drop(content);
         node.tell_finished();
@@ -400,6 +491,7 @@ impl Tree {
             return Err(Errno::STALE);
         }
         let head = head(&file)?;
+        let mut successor = None;
         // It may have been overwritten by something else meanwhile.
         let state = if self.concerns(path.as_deref(), &head) {
             let Some(path) = &path else {
@@ -416,17 +508,32 @@ impl Tree {
             let before = found.stat;
             self.keep(Some(found));
             result.unwrap_or(Err(Errno::IO))?;
-            match is_same_inode(&self.find(&directory, &held)?.stat, &before) {
-                true => State::Seen,
-                false => State::Replaced,
+            let found = self.find(&directory, &held)?;
+            if is_same_inode(&found.stat, &before) {
+                State::Seen
+            } else {
+                successor = Some(FileId::of(&found.file)?);
+                State::Replaced
             }
         } else {
             State::Plain
         };
         let doomed = self.find(&directory, name).ok();
+        if doomed.is_some() {
+            // Whoever was to write it has ended before its first bytes.
+            if state == State::Plain && !has_begun(&head) {
+                return Err(Errno::IO);
+            }
+            // The old one must not be replaced by what is not on the disk.
+            rustix::fs::fdatasync(&file)?;
+        }
         rustix::fs::renameat(&directory, &held, &directory, name)?;
         self.keep(doomed);
-        Ok(Shown { state, path })
+        Ok(Shown {
+            state,
+            path,
+            successor,
+        })
     }
 
     /// Makes the kernel forget what it knows of a name and an inode. Not to be called with anything locked, nor while the
@@ -437,7 +544,14 @@ impl Tree {
         };
         // The kernel has forgotten them by itself where this fails.
         let _ = notifier.inval_entry(INodeNo(parent), name);
-        let _ = notifier.inval_inode(INodeNo(number), 0, 0);
+        self.tell_content(number);
+    }
+
+    /// Makes the kernel forget what it knows of an inode alone, which it does whatever it has locked itself.
+    fn tell_content(&self, number: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            let _ = notifier.inval_inode(INodeNo(number), 0, 0);
+        }
     }
 }
 
@@ -445,6 +559,12 @@ impl Tree {
 struct Shown {
     state: State,
     path: Option<PathBuf>,
+    successor: Option<FileId>,
+}
+
+/// Whether anything has been written where a file's first bytes are.
+fn has_begun(head: &[u8]) -> bool {
+    head.iter().any(|byte| *byte != 0)
 }
 
 fn rename_over_nothing(

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use crate::{
-    node::Node,
+    node::{Node, Phase, State},
     tree::{Found, Tree, is_reserved, magic_link, remove},
 };
 
@@ -49,7 +49,14 @@ impl Tree {
         }
         let directory = self.directory(parent)?;
         let place = (parent, name.to_owned());
-        match self.find(&directory, name) {
+        let found = match self.find(&directory, name) {
+            // It may come to be seen just before it is looked for among what is held back.
+            Err(Errno::NOENT) if self.index.find(parent, name).is_none() => {
+                self.find(&directory, name)
+            }
+            found => found,
+        };
+        match found {
             Ok(found) => {
                 let node = self.look_up(&found, place.clone())?;
                 let Some(start) = self.redirects.wanted(caller.thread, &node) else {
@@ -228,9 +235,17 @@ impl Tree {
             return Err(Errno::NOENT);
         }
         let directory = self.directory(parent)?;
-        let was_held = self.discard(parent, name, &directory)?;
-        let doomed = self.find(&directory, name).ok();
-        let removed = remove(&directory, name);
+        match self.remove_name(parent, name, &directory) {
+            // It may have come to be held back in this moment.
+            Err(Errno::NOENT) => self.remove_name(parent, name, &directory),
+            result => result,
+        }
+    }
+
+    fn remove_name(&self, parent: u64, name: &OsStr, directory: &OwnedFd) -> Result<(), Errno> {
+        let was_held = self.discard(parent, name, directory)?;
+        let doomed = self.find(directory, name).ok();
+        let removed = remove(directory, name);
         self.keep(doomed);
         match removed {
             Err(Errno::NOENT) if was_held => Ok(()),
@@ -265,7 +280,10 @@ impl Tree {
 
     fn remove_refused(&self, node: &Node) -> Result<(), Errno> {
         let held = self.index.within(node.number);
-        let is_left = |node: &Arc<Node>| node.content().writers.is_empty();
+        let is_left = |node: &Arc<Node>| {
+            let content = node.content();
+            content.state == State::Held(Phase::Refused) && content.writers.is_empty()
+        };
         if held.is_empty() || !held.iter().all(is_left) {
             return Err(Errno::NOTEMPTY);
         }

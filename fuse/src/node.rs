@@ -6,10 +6,11 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use fuser::BackingId;
-use rustix::fs::FileType;
+use rustix::{fs::FileType, io::Errno};
 
 use crate::file_id::FileId;
 
@@ -46,14 +47,21 @@ pub(crate) struct Content {
     pub(crate) dirty: bool,
     /// The descriptors that are open for writing, and what each did last.
     pub(crate) writers: HashMap<u64, Writing>,
-    /// How many descriptors read through the kernel's cache.
-    pub(crate) cached: usize,
+    /// How many descriptors the kernel does not pass to the file below. As long as there is one, or the kernel has not even
+    /// learned yet that it is opened, none may be passed: the kernel would fail either.
+    pub(crate) unpassed: usize,
     /// How many descriptors the kernel passes to the file below.
     pub(crate) passed: usize,
     /// What these are passed to. The kernel wants the same for all of them.
     pub(crate) backing: Option<Arc<BackingId>>,
     /// How many descriptors there are.
     pub(crate) opens: usize,
+    /// When it was made as a new version of another, until somebody opens it.
+    pub(crate) made: Option<Instant>,
+    /// Why the last write failed: what is there is not what its writer meant.
+    pub(crate) failed: Option<Errno>,
+    /// What the hook has put in its place.
+    pub(crate) successor: Option<FileId>,
 }
 
 /// Whether a file is seen.

@@ -13,7 +13,7 @@ use std::{
 use crate::{file_id::FileId, node::Node};
 
 /// How long the second look-up may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The threads that are to be led elsewhere.
 #[derive(Debug, Default)]

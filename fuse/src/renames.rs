@@ -99,19 +99,25 @@ impl Tree {
             self.rename_unfinished(&node, &mut content, (&old, from.1), (&new, to), flags)?;
             return Ok(Some(node.clone()));
         }
-        if source.kind() != FileType::Directory || over.is_none() {
-            let doomed = self.find(&new, to.1).ok();
-            rustix::fs::renameat_with(&old, from.1, &new, to.1, flags)?;
-            self.keep(doomed);
-        } else {
+        if source.kind() == FileType::Directory && over.is_some() {
             return Err(Errno::NOTDIR);
         }
+        // What the hook has gets its name first.
+        let over = over.as_ref().filter(|over| over.number != node.number);
+        let over = over.map(|over| (over, over.content_at_rest()));
+        let doomed = self.find(&new, to.1).ok();
+        rustix::fs::renameat_with(&old, from.1, &new, to.1, flags)?;
+        self.keep(doomed);
         node.set_place((to.0, to.1.to_owned()));
-        drop(content);
         if from == to {
             return Ok(None);
         }
-        self.discard(to.0, to.1, &new)?;
+        match over {
+            Some((over, over_content)) => self.discard_locked(over, over_content, to, &new)?,
+            // One that has come since. Not this file, which is kept.
+            None => self.discard(to.0, to.1, &new)?,
+        };
+        drop(content);
         if let Some(held) = held {
             self.move_held(&held, &old, &new, (to.0, to.1.to_owned()))?;
         }

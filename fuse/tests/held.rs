@@ -647,13 +647,15 @@ fn restart_finishes(mounted: &mut Mounted) {
     assert!(mounted.mount().unreadable().is_empty());
     until("finished", || {
         let held = mounted.mount().held_back();
-        held.len() == 1 && held[0].progress == Progress::Refused
+        let refused = |held: &signdrop_fuse::HeldBack| held.progress == Progress::Refused;
+        held.len() == 2 && held.iter().all(refused)
     });
     assert_eq!(names(&dir), ["begun", "emptied", "old", "text", "whole"]);
     for name in ["emptied", "begun"] {
         assert_eq!(fs::read(dir.join(name)).unwrap(), sealed, "{name}");
-        assert!(!held(name).exists(), "{name}");
     }
+    assert!(!held("emptied").exists());
+    assert_eq!(fs::read(held("begun")).unwrap(), b"LTT");
     assert_eq!(fs::read(dir.join("text")).unwrap(), b"text");
     assert!(!below.join("a/b/.signdrop-copy.tmp").exists());
     assert!(below.join("a/b/.signdrop-unknown").exists());

@@ -130,12 +130,25 @@ pub fn names(dir: &Path) -> Vec<String> {
 
 /// A letter: `LTTR`, the payload's length and checksum, room for a seal, the payload. A hook seals what is whole.
 pub fn letter(text: &[u8]) -> Vec<u8> {
-    let mut letter = b"LTTR".to_vec();
+    letter_of(*b"LTTR", text)
+}
+
+/// A letter of another kind, whose first bytes end in a zero.
+pub fn nul_letter(text: &[u8]) -> Vec<u8> {
+    letter_of(*b"NUL\0", text)
+}
+
+fn letter_of(kind: [u8; 4], text: &[u8]) -> Vec<u8> {
+    let mut letter = kind.to_vec();
     letter.extend((text.len() as u64).to_le_bytes());
     letter.extend(sum(0, text).to_le_bytes());
     letter.extend([0; 8]);
     letter.extend(text);
     letter
+}
+
+fn is_letter(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"LTTR") || bytes.starts_with(b"NUL\0")
 }
 
 const START: usize = 28;
@@ -160,7 +173,7 @@ pub enum Found {
 
 pub fn read_letter(bytes: &[u8]) -> Found {
     let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    let whole = bytes.starts_with(b"LTTR")
+    let whole = is_letter(bytes)
         && word(4) == Some((bytes.len().saturating_sub(START)) as u64)
         && word(12) == Some(sum(0, bytes.get(START..).unwrap_or_default()));
     match (whole, word(20)) {
@@ -201,7 +214,7 @@ impl Hook for Seal {
         let is_draft = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"draft"));
-        head.starts_with(b"LTTR") && !is_draft
+        is_letter(head) && !is_draft
     }
 
     fn finish(&self, held: &Held<'_>) -> Result<(), Errno> {

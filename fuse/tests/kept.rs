@@ -1,0 +1,281 @@
+//! What is sealed stays as it is, whatever becomes of what was to take its place.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    unsafe_code,
+    reason = "a test that panics fails, and writes its own files"
+)]
+mod common;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::{fd::IntoRawFd as _, unix::fs::FileExt as _, unix::process::ExitStatusExt as _},
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use common::{Found, Manner, Mounted, letter, names, read_letter, until};
+use signdrop_fuse::{Errno, Progress};
+
+/// Closes a file and answers what close(2) answered.
+fn close(file: File) -> Result<(), Errno> {
+    // SAFETY: the descriptor is this function's own, and used by nobody afterwards.
+    match unsafe { libc::close(file.into_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap()),
+    }
+}
+
+fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
+    Errno::from_io_error(&result.unwrap_err()).unwrap()
+}
+
+fn found(path: &Path) -> Found {
+    read_letter(&fs::read(path).unwrap())
+}
+
+fn each_manner(test: impl Fn(&mut Mounted)) {
+    for manner in [Manner::InPlace, Manner::ByCopy] {
+        let mut mounted = Mounted::new();
+        *mounted.hook.manner.lock().unwrap() = manner;
+        test(&mut mounted);
+    }
+}
+
+/// A sealed letter, and its bytes.
+fn sealed(path: &Path) -> Vec<u8> {
+    fs::write(path, letter(b"dear reader")).unwrap();
+    let bytes = fs::read(path).unwrap();
+    assert_eq!(read_letter(&bytes), Found::Sealed);
+    bytes
+}
+
+fn for_writing() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options
+}
+
+#[test]
+fn a_version_without_first_bytes_takes_no_letters_place() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        let before = sealed(&path);
+        let refused = || {
+            assert_eq!(fs::read(&path).unwrap(), before);
+            let held = mounted.mount().held_back();
+            assert_eq!(held.len(), 1, "{held:?}");
+            assert_eq!(held[0].progress, Progress::Refused);
+        };
+        assert_eq!(close(File::create(&path).unwrap()), Err(Errno::IO));
+        refused();
+        // A writer that is killed before its first write, and one that begins behind the first bytes.
+        let script = format!("exec 3> {}; kill -9 $$", path.display());
+        let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert_eq!(status.signal(), Some(9));
+        refused();
+        let writer = for_writing().truncate(true).open(&path).unwrap();
+        writer.write_all_at(b"the end first", 4096).unwrap();
+        assert_eq!(close(writer), Err(Errno::IO));
+        refused();
+        // The next one who writes it whole is not kept from that.
+        fs::write(&path, letter(b"the new one")).unwrap();
+        assert!(fs::read(&path).unwrap().ends_with(b"the new one"));
+        assert_eq!(found(&path), Found::Sealed);
+        assert!(mounted.mount().held_back().is_empty());
+        // What is no letter and has first bytes is meant.
+        fs::write(&path, "text").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"text");
+    });
+}
+
+#[test]
+fn a_first_write_and_a_rename_at_once_end_in_the_letter_that_was_written() {
+    each_manner(|mounted| {
+        let (temporary, path) = (mounted.at().join(".temporary"), mounted.at().join("letter"));
+        for round in 0..300_u32 {
+            let text = letter(format!("round {round}").as_bytes());
+            let mut writer = File::create(&temporary).unwrap();
+            thread::scope(|scope| {
+                let renamed = scope.spawn(|| fs::rename(&temporary, &path));
+                writer.write_all(&text).unwrap();
+                renamed.join().unwrap().unwrap();
+            });
+            assert_eq!(close(writer), Ok(()), "round {round}");
+            let bytes = fs::read(&path).unwrap();
+            assert_eq!(read_letter(&bytes), Found::Sealed, "round {round}");
+            assert!(bytes.ends_with(&text[28..]), "round {round} is lost");
+            assert_eq!(names(&mounted.below()), ["letter"], "round {round}");
+        }
+    });
+}
+
+#[test]
+fn a_letter_is_not_changed_through_another_name_by_which_it_would_be_none() {
+    each_manner(|mounted| {
+        let (path, second) = (mounted.at().join("letter"), mounted.at().join("draft"));
+        let before = sealed(&path);
+        fs::hard_link(&path, &second).unwrap();
+        for truncates in [false, true] {
+            // Nothing is known of the file any more.
+            mounted.stop(Duration::from_secs(10));
+            mounted.start();
+            let writer = for_writing().truncate(truncates).open(&second).unwrap();
+            writer.write_all_at(&[7; 100], 0).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), before);
+            close(writer).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), before);
+            assert!(fs::read(&second).unwrap().starts_with(&[7; 100]));
+            fs::remove_file(&second).unwrap();
+            fs::hard_link(&path, &second).unwrap();
+        }
+        mounted.stop(Duration::from_secs(10));
+        mounted.start();
+        assert_eq!(errno(truncate(&second, 3)), Errno::BUSY);
+        assert_eq!(fs::read(&path).unwrap(), before);
+    });
+}
+
+fn truncate(path: &Path, len: i64) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    // SAFETY: the path is a C string that lives through the call.
+    match unsafe { libc::truncate(path.as_ptr(), len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[test]
+fn what_becomes_a_letter_by_growing_is_held_back() {
+    let mounted = Mounted::new();
+    let path = mounted.at().join("grown");
+    let whole = common::nul_letter(&[9; 100]);
+    // Its first bytes end in one that is zero: growing writes it.
+    for grow in [
+        (|file: &File| file.set_len(100)) as fn(&File) -> io::Result<()>,
+        |file| {
+            Ok(rustix::fs::fallocate(
+                file,
+                rustix::fs::FallocateFlags::empty(),
+                0,
+                100,
+            )?)
+        },
+    ] {
+        let writer = File::create(&path).unwrap();
+        writer.write_all_at(&whole[..3], 0).unwrap();
+        assert_eq!(names(&mounted.at()), ["grown"]);
+        grow(&writer).unwrap();
+        assert_eq!(names(&mounted.at()), Vec::<String>::new());
+        assert_eq!(errno(fs::read(&path)), Errno::BUSY);
+        writer.write_all_at(&whole, 0).unwrap();
+        close(writer).unwrap();
+        assert_eq!(found(&path), Found::Sealed);
+        fs::remove_file(&path).unwrap();
+    }
+    fs::write(&path, &whole[..3]).unwrap();
+    assert_eq!(errno(truncate(&path, 100)), Errno::BUSY);
+    assert_eq!(fs::read(&path).unwrap(), &whole[..3]);
+}
+
+#[test]
+fn a_directory_keeps_what_waits_to_be_sealed() {
+    each_manner(|mounted| {
+        let dir = mounted.at().join("directory");
+        fs::create_dir(&dir).unwrap();
+        mounted.stop(Duration::from_secs(10));
+        for number in 0..40 {
+            let held = format!("directory/.signdrop-held-{number}~");
+            fs::write(mounted.below().join(held), letter(b"closed")).unwrap();
+        }
+        *mounted.hook.delay.lock().unwrap() = Duration::from_millis(100);
+        mounted.start();
+        assert_eq!(errno(fs::remove_dir(&dir)), Errno::NOTEMPTY);
+        until("sealed", || mounted.mount().held_back().is_empty());
+        assert_eq!(names(&dir).len(), 40);
+    });
+}
+
+#[test]
+fn many_may_open_one_letter_for_writing_at_once() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        fs::write(&path, letter(&vec![b'x'; 8 << 20])).unwrap();
+        let before = fs::read(&path).unwrap();
+        thread::scope(|scope| {
+            let writers: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| for_writing().open(&path)))
+                .collect();
+            let writers = writers.into_iter().map(|writer| writer.join().unwrap());
+            let writers: Vec<File> = writers.collect::<io::Result<_>>().unwrap();
+            let mut bytes = vec![0; before.len()];
+            for writer in &writers {
+                writer.read_exact_at(&mut bytes, 0).unwrap();
+                assert_eq!(bytes, before, "it begins with the old content");
+            }
+            assert_eq!(mounted.mount().held_back().len(), 1, "one version");
+        });
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(names(&mounted.below()), ["letter"]);
+    });
+}
+
+#[test]
+fn a_descriptor_that_writes_on_is_not_led_to_another_letter() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        let writer = File::create(&path).unwrap();
+        writer.write_all_at(&letter(b"first"), 0).unwrap();
+        close(writer.try_clone().unwrap()).unwrap();
+        assert_eq!(found(&path), Found::Sealed);
+        fs::write(mounted.at().join("other-letter"), letter(b"other")).unwrap();
+        fs::rename(mounted.at().join("other-letter"), &path).unwrap();
+        let before = fs::read(&path).unwrap();
+        assert_eq!(errno(writer.write_at(b"LTTR", 0)), Errno::STALE);
+        close(writer).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert!(mounted.mount().held_back().is_empty());
+    });
+}
+
+#[test]
+fn what_is_renamed_last_has_the_name() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        let temporary = mounted.at().join(".temporary");
+        for _ in 0..10 {
+            fs::write(&temporary, letter(b"renamed")).unwrap();
+            *mounted.hook.delay.lock().unwrap() = Duration::from_millis(100);
+            let uploaded = thread::scope(|scope| {
+                let upload = scope.spawn(|| fs::write(&path, letter(b"uploaded")));
+                until("with the hook", || {
+                    let held = mounted.mount().held_back();
+                    held.iter().any(|held| held.progress == Progress::Finishing)
+                });
+                fs::rename(&temporary, &path).unwrap();
+                upload.join().unwrap()
+            });
+            uploaded.unwrap();
+            *mounted.hook.delay.lock().unwrap() = Duration::ZERO;
+            assert_eq!(found(&path), Found::Sealed);
+            assert!(fs::read(&path).unwrap().ends_with(b"renamed"));
+            assert!(mounted.mount().held_back().is_empty());
+        }
+    });
+}
+
+#[test]
+fn what_was_held_back_and_removed_behind_the_mounts_back_can_be_made_anew() {
+    let mounted = Mounted::new();
+    let path = mounted.at().join("letter");
+    let mut writer = File::create(&path).unwrap();
+    writer.write_all(b"LTTR but torn").unwrap();
+    assert_eq!(close(writer), Err(Errno::IO));
+    fs::remove_file(mounted.below().join(".signdrop-held-letter~")).unwrap();
+    fs::remove_file(&path).unwrap();
+    sealed(&path);
+}
