@@ -88,6 +88,27 @@ fn a_disk_that_gets_full_in_the_middle_of_a_write_is_told_to_the_writer_and_nobo
                 .arg(&large)
                 .arg(project.join("part.rpm")),
         );
+        // Not even room for the first bytes.
+        fs::remove_file(&old).unwrap();
+        fs::remove_file(&filler).unwrap();
+        succeeds(bounded("cp").arg(&small).arg(&old));
+        let before = fs::read(&old).unwrap();
+        fill(&filler);
+        has_no_room(bounded("cp").arg(&large).arg(&old));
+        assert_eq!(names(&project), ["old.rpm"], "{kind}");
+        assert!(
+            fs::read(&old).unwrap() == before,
+            "{kind}: the old one is gone"
+        );
+        let status = mounted.daemon.status();
+        let held = status["mounts"][0]["held"].as_array().unwrap();
+        let old_one =
+            |file: &&serde_json::Value| file["path"].as_str().unwrap().ends_with("old.rpm");
+        let reason = held.iter().find(old_one).map(|file| &file["reason"]);
+        assert!(
+            reason.is_some_and(|reason| reason.as_str().unwrap().starts_with("not whole")),
+            "{held:?}"
+        );
         // It goes on where it was.
         fs::remove_file(&filler).unwrap();
         for (words, target) in [

@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const LOOKS: u32 = 50;
 const LATER: Duration = Duration::from_millis(10);
 
+/// Why a file is held back that was never tried.
+const NOT_WHOLE: &str = "not whole: a write failed, or its writer ended before the first bytes; write it again or remove it";
+
 /// The mounts that run.
 #[derive(Debug, Default)]
 pub(super) struct Mounts(Mutex<Vec<Running>>);
@@ -135,7 +138,9 @@ impl Daemon {
                 }
                 .into(),
                 reason: match held.progress {
-                    Progress::Refused => self.reason_of(&running.root.join(&held.path)),
+                    Progress::Refused => self
+                        .failure(&running.root.join(&held.path))
+                        .unwrap_or_else(|| NOT_WHOLE.into()),
                     Progress::Written | Progress::Finishing => String::new(),
                 },
             });
@@ -151,9 +156,10 @@ impl Daemon {
         running.iter().map(report).collect()
     }
 
-    fn reason_of(&self, path: &Path) -> String {
-        let record = self.way.records.find(path).ok().flatten();
-        record.map_or_else(String::new, |record| record.reason)
+    /// Why signing or unsigning failed, if it was tried.
+    fn failure(&self, path: &Path) -> Option<String> {
+        let record = self.way.records.find(path).ok().flatten()?;
+        (record.outcome == Outcome::Failed).then_some(record.reason)
     }
 
     /// Tries again what failed at or below a path of a mount. `None` where no mount holds the path.
@@ -166,10 +172,9 @@ impl Daemon {
         let told = mount.retry(below).into_iter().map(|(path, result)| {
             let reason = match result {
                 Ok(()) => String::new(),
-                Err(errno) => match self.reason_of(&root.join(&path)) {
-                    reason if reason.is_empty() => errno.to_string(),
-                    reason => reason,
-                },
+                Err(errno) => self
+                    .failure(&root.join(&path))
+                    .unwrap_or_else(|| errno.to_string()),
             };
             Retried {
                 path: at.join(&path).to_string_lossy().into_owned(),
