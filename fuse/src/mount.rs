@@ -25,7 +25,7 @@ use crate::{
     tree::{Tree, is_reserved, name_of_held},
 };
 
-/// The threads that answer the kernel; none of them ever waits for the hook.
+/// The threads that answer the kernel. Requests about a file that the hook has wait for that; all others find another thread.
 const ANSWERING: usize = 8;
 /// How many renames that finish a file are done at once.
 const RENAMERS: usize = 4;
