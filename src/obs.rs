@@ -8,7 +8,7 @@ pub mod request;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use reply::Reply;
-use request::{Command, HEAD_LEN, Hash, Request};
+use request::{Command, Error as RequestError, HEAD_LEN, Hash, Request};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -33,6 +33,8 @@ use crate::{
 const CONNECTIONS: usize = 256;
 /// Requests that are answered at once, so that the HTTP API always finds a thread. Nobody closes the semaphore.
 static ANSWERING: Semaphore = Semaphore::const_new(16);
+/// Keys that are made at once, which takes a processor for seconds: signatures do not wait for them.
+static MAKING_KEYS: Semaphore = Semaphore::const_new(2);
 /// How long a client may take to send its request, and then to take its answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -111,13 +113,23 @@ async fn serve(daemon: &Arc<Daemon>, mut stream: TcpStream, peer: SocketAddr) {
     let Ok(Ok((head, body))) = tokio::time::timeout(TIMEOUT, read(&mut stream)).await else {
         return;
     };
+    let request = Request::parse(head, &body);
+    let limit = match &request {
+        Ok(Request {
+            command: Command::MakeKey { .. },
+            ..
+        }) => &MAKING_KEYS,
+        Ok(_) | Err(_) => &ANSWERING,
+    };
+    let permit = limit.acquire().await.ok();
     let daemon = daemon.clone();
-    let answer = move || answer(&daemon, peer, head, &body).to_bytes();
-    let _permit = ANSWERING.acquire().await.ok();
+    let answer = move || answer(&daemon, peer, request).to_bytes();
     let Ok(bytes) = tokio::task::spawn_blocking(answer).await else {
         // The panic has been told already.
         return;
     };
+    // Whoever is slow to read keeps nobody from being answered.
+    drop(permit);
     let _ = tokio::time::timeout(TIMEOUT, async {
         stream.write_all(&bytes).await?;
         stream.shutdown().await
@@ -133,8 +145,8 @@ async fn read(stream: &mut TcpStream) -> io::Result<([u8; HEAD_LEN], Vec<u8>)> {
     Ok((head, body))
 }
 
-fn answer(daemon: &Daemon, peer: SocketAddr, head: [u8; HEAD_LEN], body: &[u8]) -> Reply {
-    let done = Request::parse(head, body)
+fn answer(daemon: &Daemon, peer: SocketAddr, request: Result<Request, RequestError>) -> Reply {
+    let done = request
         .map_err(|error| error.to_string())
         .and_then(|Request { form, command }| {
             let values = values(daemon, peer, command)?;

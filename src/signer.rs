@@ -4,7 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    key::{self, RawSignature, openpgp::PublicKey, x509::Certificate},
+    key::{
+        self, RawSignature,
+        openpgp::{PublicKey, finished::Packet},
+        x509::Certificate,
+    },
 };
 
 /// What a signature becomes a part of, and so which of a project's private keys makes it.
@@ -58,6 +62,11 @@ pub trait DigestSigner {
     /// # Errors
     /// [`Error::NoCertificate`] and [`Error::Remote`], which may pass.
     fn certificate(&self) -> Result<&Certificate, Error>;
+
+    /// What is put around OpenPGP signatures: version 4, but where readers want what is older.
+    fn packet(&self) -> Packet {
+        Packet::V4
+    }
 
     /// Signs `hash`, which `digest` produced, with the key for `purpose`.
     ///

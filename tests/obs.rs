@@ -509,6 +509,38 @@ fn half_requests_and_a_thousand_idle_connections_keep_nobody_out() {
     }
 }
 
+#[test]
+fn signatures_do_not_wait_for_keys_that_are_being_made() {
+    const MAKERS: usize = 24;
+    let (_daemon, port) = start("ports = \"any\"", "rsa2048");
+    let request = keygen("rsa@2048", "1", "name", "mail@example.org");
+    let makers: Vec<TcpStream> = (0..MAKERS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(&request).unwrap();
+            stream
+        })
+        .collect();
+    let trailer = trailer(now());
+    let wanted = argument(MessageDigest::sha256(), b"content", &trailer, &trailer);
+    let (status, ..) = understood(&exchange(port, &old(TOOLS, format!("SHA256:{wanted}"))));
+    assert_eq!(status, 0);
+    let waiting = makers.iter().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        let waits = stream.peek(&mut [0]).is_err();
+        stream.set_nonblocking(false).unwrap();
+        waits
+    });
+    // More than there are places for signatures.
+    assert!(waiting.count() > 16, "it waited for keys");
+    for mut stream in makers {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert_eq!(understood(&answer).0, 0, "each key is made");
+    }
+}
+
 /// What a client gets that comes from an address and port of its choice.
 fn exchange_from(address: &str, port: u16, to: u16) -> Vec<u8> {
     let script = "import socket, sys\n\

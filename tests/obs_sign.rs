@@ -486,6 +486,53 @@ fn the_list_of_checksums_is_what_coreutils_compute() {
     assert_eq!(fs::read_to_string(list).unwrap(), wanted);
 }
 
+/// The version of a binary signature packet in the older format with a length of 16 bits, or in the newer one.
+fn packet_version(packet: &[u8]) -> u8 {
+    match packet[0] {
+        0x89 => packet[3],
+        0xc2 if packet[1] < 192 => packet[2],
+        0xc2 => packet[3],
+        other => panic!("{other:#x} begins no signature packet"),
+    }
+}
+
+#[test]
+fn version_3_is_made_where_sign_conf_allows_it_and_the_last_version_counts() {
+    let installation = Installation::new();
+    let file = installation.write("file", b"for what is old\n");
+    let signature = installation.dir().join("file.sig");
+    let output = installation.sign(["-u", TOOLS, "-3", "-D", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("allow-v3: yes"), "{output:?}");
+    assert!(!signature.exists());
+    installation.write("sign.conf", b"allow-v3: yes\n");
+    for (options, version) in [
+        (&["-3"][..], 3),
+        (&["-4", "-3", "-h", "sha512"], 3),
+        (&["-3", "-4"], 4),
+        (&[], 4),
+    ] {
+        installation.sign_file(&[options, &["-D"]].concat(), &file);
+        let packet = fs::read(&signature).unwrap();
+        assert_eq!(packet_version(&packet), version, "{options:?}");
+        let (good, said) = installation.gpgv(&signature, Some(&file));
+        assert!(good, "{options:?}: {said}");
+    }
+    installation.sign_file(&["-3", "-c"], &file);
+    let (good, said) = installation.gpgv(&file, None);
+    assert!(good, "{said}");
+    // The header's signature in a package, as rpm reads it.
+    let package = quick_package(installation.dir(), "one", 100, rpm::RpmFormat::V4);
+    installation.sign_file(&["-3", "-r"], &package);
+    let (good, said) = installation.rpmdb().check(&package);
+    assert!(
+        good && said.contains("Header V3 RSA/SHA256 Signature"),
+        "{said}"
+    );
+    let output = installation.sign_file(&["-3", "-r"], &package);
+    assert!(out(&output).ends_with("already signed\n"), "{output:?}");
+}
+
 #[test]
 fn user_and_hash_come_from_sign_conf_where_the_command_line_says_nothing() {
     let installation = Installation::new();

@@ -34,7 +34,7 @@ use crate::{
     identity::Identity,
     key::{
         RawSignature,
-        openpgp::{Certificate, PublicKey},
+        openpgp::{Certificate, PublicKey, finished::Packet},
         x509,
     },
     keystore::EntrustedKey,
@@ -328,6 +328,7 @@ pub(super) struct RemoteSigner {
     /// What the caller keeps, in hexadecimal, where it is not the daemon.
     entrusted: Option<String>,
     public: PublicKey,
+    packet: Packet,
     /// Asked for on first need, and once.
     certificate: OnceLock<x509::Certificate>,
 }
@@ -339,6 +340,7 @@ impl RemoteSigner {
             client: client.clone(),
             identity: identity.clone(),
             entrusted: None,
+            packet: Packet::V4,
             public: client.public_key(identity)?,
             certificate: OnceLock::new(),
         })
@@ -354,15 +356,25 @@ impl RemoteSigner {
             client: client.clone(),
             identity: user.clone(),
             entrusted: Some(key.to_hex()?),
+            packet: Packet::V4,
             public: key.certificate()?.public_key(),
             certificate: OnceLock::new(),
         })
+    }
+
+    /// The same, with another packet around its signatures.
+    pub(super) fn with_packet(self, packet: Packet) -> Self {
+        Self { packet, ..self }
     }
 }
 
 impl DigestSigner for RemoteSigner {
     fn public(&self) -> &PublicKey {
         &self.public
+    }
+
+    fn packet(&self) -> Packet {
+        self.packet
     }
 
     fn certificate(&self) -> Result<&x509::Certificate, signer::Error> {

@@ -19,7 +19,7 @@ use std::{
 };
 
 use arguments::{Arguments, FileMode, Mode, Time, USAGE, Verbosity};
-use conf::Conf;
+use conf::{Conf, Version3};
 use entrusted::armour;
 use openssl::hash::{Hasher as RawHasher, MessageDigest};
 
@@ -38,7 +38,7 @@ use crate::{
     identity::Identity,
     key::{
         RawSignature,
-        openpgp::{self, Hasher, document},
+        openpgp::{self, Hasher, document, finished::Packet},
         x509::Certificate,
     },
     signer::{DigestSigner as _, Purpose},
@@ -101,6 +101,13 @@ impl Call {
     fn prepare(arguments: Arguments) -> Result<Self, Failure> {
         let path = std::env::var_os("SIGN_CONF").map_or_else(|| CONF.into(), PathBuf::from);
         let conf = Conf::read(&path)?;
+        if arguments.packet == Packet::V3 && conf.version_3 == Version3::Refused {
+            return Err(format!(
+                "version 3 signatures are refused: leave -3 out, every rpm reads version 4; or write a line \"allow-v3: yes\" into {}",
+                path.display()
+            )
+            .into());
+        }
         let address = std::env::var("SIGNDROP_API").unwrap_or_else(|_| DEFAULT.into());
         let address: Address = address.parse().map_err(|error| reason(&error))?;
         let client = Client::new(&address).map_err(|error| reason(&error))?;
@@ -187,7 +194,9 @@ impl Call {
             Some(key) => RemoteSigner::entrusted(&self.client, &identity, &key),
             None => RemoteSigner::new(&self.client, &identity),
         };
-        signer.map_err(|error| self.refused(&error))
+        signer
+            .map(|signer| signer.with_packet(self.arguments.packet))
+            .map_err(|error| self.refused(&error))
     }
 
     /// The user as the name of a key. What cannot name one is told from what only does not.

@@ -1,6 +1,6 @@
 //! OpenPGP: certificates for projects, signatures over packages. The only place that knows sequoia.
 //!
-//! Source: RFC 9580; version 4 keys and signatures throughout, which every rpm reads.
+//! Source: RFC 9580; version 4 keys and, but where somebody insists on version 3, signatures, which every rpm reads.
 
 pub mod document;
 mod export;
@@ -457,18 +457,24 @@ fn sign_as(
     created: SystemTime,
 ) -> Result<Verified, Error> {
     let public = signer.public();
-    let mut adapter = Adapter {
-        public: public.key.clone(),
-        sign: &|digest, hash| signer.sign(Purpose::OpenPgp, digest, hash),
+    let created = created.max(public.created());
+    let packet = match signer.packet() {
+        finished::Packet::V3 => finished::sign_v3(signer, kind, hasher.clone(), created)?,
+        finished::Packet::V4 => {
+            let mut adapter = Adapter {
+                public: public.key.clone(),
+                sign: &|digest, hash| signer.sign(Purpose::OpenPgp, digest, hash),
+            };
+            let signature = SignatureBuilder::new(kind)
+                .set_signature_creation_time(created)
+                .and_then(|builder| builder.sign_hash(&mut adapter, hasher.context.clone()))
+                .map_err(from_sequoia)?;
+            Packet::from(signature)
+                .to_vec()
+                .map_err(|error| Error::Signature(error.to_string()))?
+        }
     };
-    let signature = SignatureBuilder::new(kind)
-        .set_signature_creation_time(created.max(public.created()))
-        .and_then(|builder| builder.sign_hash(&mut adapter, hasher.context.clone()))
-        .map_err(from_sequoia)?;
     // Parsed anew, so that the bytes which are going to be written are what was verified.
-    let packet = Packet::from(signature)
-        .to_vec()
-        .map_err(|error| Error::Signature(error.to_string()))?;
     Signature::parse(&packet)
         .ok_or_else(|| Error::Signature("it cannot be read back".into()))?
         .verify_as(kind, public, hasher)?;

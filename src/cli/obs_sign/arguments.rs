@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use crate::digest::Digest;
+use crate::{digest::Digest, key::openpgp::finished::Packet};
 
 /// What is printed for `--help`.
 pub(super) const USAGE: &str = "\
@@ -28,7 +28,8 @@ Signs files with the keys of a signdrop daemon, with the command line of obs-sig
   -u USER   the e-mail that names the key, or the line \"user: USER\" of /etc/sign.conf
   -h HASH   sha1 sha256 sha384 sha512, or the line \"hash: HASH\" of /etc/sign.conf; sha256 where nothing is said
   -P FILE   signs with the private key in FILE, which -g has made for the same USER; the daemon alone can decrypt it
-  -4        version 4 signatures, which are the only ones that are made
+  -4        version 4 signatures, as where nothing is said
+  -3        version 3 signatures, for programs that read no others; refused but where /etc/sign.conf has the line \"allow-v3: yes\"
   -T TIME   the signatures' time: seconds since 1970, mtime, or with -r buildtime; no earlier than the key
   -S FILE   with -r: appends the packages' checksums to FILE, - for the output
   -v        says what is done
@@ -93,6 +94,7 @@ pub(super) struct Arguments {
     pub(super) mode: Option<Mode>,
     pub(super) user: Option<String>,
     pub(super) digest: Option<Digest>,
+    pub(super) packet: Packet,
     pub(super) time: Time,
     pub(super) checksums: Option<PathBuf>,
     pub(super) certificate: Option<PathBuf>,
@@ -132,7 +134,8 @@ impl Arguments {
                 "--cert" => arguments.certificate = Some(value()?.into()),
                 "-P" => arguments.private_key = Some(value()?.into()),
                 "-v" => arguments.verbosity = Verbosity::Verbose,
-                "-4" => {}
+                "-3" => arguments.packet = Packet::V3,
+                "-4" => arguments.packet = Packet::V4,
                 _ => arguments.mode = Some(mode(option)?),
             }
         }
@@ -158,9 +161,6 @@ fn mode(option: &str) -> Result<Mode, String> {
         "-C" => Mode::Certificate,
         "-t" => Mode::Ping,
         "--help" => Mode::Help,
-        "-3" => {
-            return Err("version 3 signatures are not made any more: leave -3 out, every rpm reads version 4".into());
-        }
         _ => return Err(format!("unknown option {option}; `sign --help` lists them")),
     })
 }
@@ -250,7 +250,6 @@ mod tests {
             &["-T", "yesterday"],
             &["-S"],
             &["--cert"],
-            &["-3", "a"],
             &["-P"],
             &["-a", "a"],
             &["-rv"],

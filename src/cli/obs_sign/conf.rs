@@ -10,6 +10,15 @@ use crate::digest::Digest;
 pub(super) struct Conf {
     pub(super) user: Option<String>,
     pub(super) digest: Option<Digest>,
+    pub(super) version_3: Version3,
+}
+
+/// Whether signatures of version 3 may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Version3 {
+    #[default]
+    Refused,
+    Allowed,
 }
 
 impl Conf {
@@ -37,6 +46,13 @@ impl Conf {
             match key {
                 "user" => conf.user = Some(value.to_owned()).filter(|user| !user.is_empty()),
                 "hash" => conf.digest = Some(digest(value)?),
+                "allow-v3" => {
+                    conf.version_3 = match value {
+                        "yes" => Version3::Allowed,
+                        "no" => Version3::Refused,
+                        _ => return Err(format!("allow-v3 is yes or no, not {value:?}")),
+                    }
+                }
                 _ => {}
             }
         }
@@ -56,8 +72,13 @@ mod tests {
         let wanted = Conf {
             user: Some("a#b@c".into()),
             digest: Some(Digest::Sha512),
+            version_3: Version3::Refused,
         };
         assert_eq!(conf, Ok(wanted));
+        let version_3 = |text| Conf::parse(text).map(|conf| conf.version_3);
+        assert_eq!(version_3("allow-v3: yes\n"), Ok(Version3::Allowed));
+        assert_eq!(version_3("allow-v3: no\n"), Ok(Version3::Refused));
+        assert!(version_3("allow-v3: maybe\n").is_err());
         assert_eq!(Conf::parse(""), Ok(Conf::default()));
         assert_eq!(Conf::parse("user: \n"), Ok(Conf::default()));
         assert!(Conf::parse("hash: md5").is_err());

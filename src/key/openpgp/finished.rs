@@ -1,8 +1,10 @@
 //! Signature packets over hashes that somebody else has finished, as obs-sign's clients want them.
 
-use sequoia_openpgp::crypto::mpi;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Error, PublicKey, mpis};
+use sequoia_openpgp::{crypto::mpi, types::SignatureType};
+
+use super::{Error, Hasher, PublicKey, from_sequoia, mpis};
 use crate::{
     digest::Digest,
     signer::{DigestSigner, Purpose},
@@ -12,11 +14,12 @@ use crate::{
 const SIGNATURE_PACKET: u8 = 0x89;
 
 /// Which packet is put around a signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Packet {
     /// Version 3 (RFC 4880, section 5.2.2): class and time stand in it as they were hashed.
     V3,
-    /// Version 4, from which the key's algorithm and fingerprint can be read; its subpackets are not what was hashed.
+    /// Version 4 (RFC 9580, section 5.2.3).
+    #[default]
     V4,
 }
 
@@ -56,6 +59,32 @@ pub fn sign_finished(
     let length = u16::try_from(body.len())
         .map_err(|_| Error::Signature("it is too long for its packet".into()))?;
     Ok([&[SIGNATURE_PACKET][..], &length.to_be_bytes(), &body].concat())
+}
+
+/// Signs what `hasher` was fed with a packet of version 3, whose trailer is class and time alone.
+///
+/// # Errors
+/// Those of [`sign_finished`].
+///
+/// Source: RFC 4880, section 5.2.2.
+pub(super) fn sign_v3(
+    signer: &dyn DigestSigner,
+    kind: SignatureType,
+    mut hasher: Hasher,
+    created: SystemTime,
+) -> Result<Vec<u8>, Error> {
+    let broken = |why: &str| Error::Signature(why.into());
+    let seconds = created.duration_since(UNIX_EPOCH).ok();
+    let created = seconds
+        .and_then(|since| u32::try_from(since.as_secs()).ok())
+        .ok_or_else(|| broken("its time does not fit into 32 bits"))?;
+    let class = u8::from(kind);
+    hasher.update(&[class]);
+    hasher.update(&created.to_be_bytes());
+    let digest = Digest::from_openpgp(hasher.context.algo())
+        .ok_or_else(|| broken("its digest is none of ours"))?;
+    let hash = hasher.context.into_digest().map_err(from_sequoia)?;
+    sign_finished(signer, Packet::V3, digest, &hash, class, created)
 }
 
 fn v3_head(public: &PublicKey, digest: Digest, class: u8, created: u32) -> Vec<u8> {
