@@ -120,6 +120,17 @@ fn at(path: &Path) -> impl Fn(io::Error) -> Error + use<> {
     }
 }
 
+/// What is made of each path; the first that fails is named.
+fn each_path(
+    paths: &[PathBuf],
+    make: impl Fn(&PathBuf) -> io::Result<PathBuf>,
+) -> Result<Vec<PathBuf>, Error> {
+    paths
+        .iter()
+        .map(|path| make(path).map_err(at(path)))
+        .collect()
+}
+
 /// A master key that is not the store's is a mistake in the configuration.
 fn keystore_status(error: &keystore::Error) -> Status {
     match error {

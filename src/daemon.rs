@@ -333,16 +333,12 @@ async fn run(daemon: &Arc<Daemon>, config_path: &Path) -> Result<(), Error> {
     let workers = Workers::start(daemon);
     let mounting = daemon.clone();
     let mounted = tokio::task::spawn_blocking(move || Mounts::start(&mounting)).await;
-    match mounted {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            stop_mounts(daemon).await;
-            return Err(error.into());
-        }
-        Err(error) => {
-            stop_mounts(daemon).await;
-            return Err(failed(std::io::Error::other(error)));
-        }
+    let mounted = mounted
+        .map_err(|error| failed(std::io::Error::other(error)))
+        .and_then(|mounted| Ok(mounted?));
+    if mounted.is_err() {
+        stop_mounts(daemon).await;
+        return mounted;
     }
     Watches::follow(daemon);
     tracing::info!(

@@ -6,8 +6,6 @@
     reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
 )]
 mod common;
-#[path = "../fuse/tests/common/guard.rs"]
-mod guard;
 #[path = "../fuse/tests/common/reading.rs"]
 mod reading;
 
@@ -24,100 +22,28 @@ use std::{
 
 use common::{
     Rpmdb,
-    daemon::{Daemon, PATIENCE},
+    daemon::PATIENCE,
     modules::{bare, is_signed, small_module, through},
-    quick_package,
+    mount::{IDENTITY, MountDaemon},
+    names, out, quick_package,
 };
-use guard::Guard;
 use signdrop::key::x509::Certificate;
 
-/// A daemon with a mount. Whatever becomes of the test, nothing stays mounted.
-struct Mounted {
-    daemon: Daemon,
-    // Until the daemon is gone.
-    _guard: Guard,
+/// A project's directory in the mount.
+fn project_in(mounted: &MountDaemon, project: &str) -> PathBuf {
+    let path = mounted.at.join(project);
+    fs::create_dir_all(&path).unwrap();
+    path
 }
 
-impl Mounted {
-    fn prepare(options: &str) -> Self {
-        assert!(
-            Path::new("/dev/fuse").exists(),
-            "there is no /dev/fuse: load the kernel's module fuse, or give the container the device"
-        );
-        let daemon = Daemon::prepare("");
-        let dir = daemon.dir.path().to_owned();
-        for name in ["below", "at"] {
-            fs::create_dir(dir.join(name)).unwrap();
-        }
-        let config = fs::read_to_string(daemon.config()).unwrap();
-        daemon.write_config(&format!(
-            r#"{config}
-[[mount]]
-root = "{dir}/below"
-at = "{dir}/at"
-project = "{{owner}}/{{project}}"
-identity = "{{owner}}#{{project}}@copr.example.org"
-{options}
-"#,
-            dir = dir.display()
-        ));
-        let guard = Guard::new(&dir.join("at"));
-        Self {
-            daemon,
-            _guard: guard,
-        }
-    }
-
-    fn start(options: &str) -> Self {
-        let mut mounted = Self::prepare(options);
-        mounted.daemon.run();
-        mounted
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.daemon.dir.path().join(name)
-    }
-
-    /// A project's directory in the mount.
-    fn project(&self, project: &str) -> PathBuf {
-        let path = self.path("at").join(project);
-        fs::create_dir_all(&path).unwrap();
-        path
-    }
-
-    /// rpm's keyring with a project's key.
-    fn rpmdb(&self, identity: &str) -> Rpmdb {
-        let output = self
-            .daemon
-            .signdrop(["key", "export", "--api", &self.daemon.api(), identity]);
-        assert!(output.status.success(), "{output:?}");
-        Rpmdb::new(&String::from_utf8(output.stdout).unwrap())
-    }
-
-    fn status(&self) -> String {
-        let output = self
-            .daemon
-            .signdrop(["status", "--api", &self.daemon.api()]);
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
+/// rpm's keyring with a project's key.
+fn rpmdb(mounted: &MountDaemon, identity: &str) -> Rpmdb {
+    Rpmdb::new(&mounted.daemon.export(identity))
 }
 
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // A daemon that was killed leaves a dead mount behind.
-        let at = self.path("at");
-        let _ = Command::new("umount").arg("-l").arg(at).output();
-    }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
+/// What `signdrop status` prints.
+fn status(mounted: &MountDaemon) -> String {
+    out(&mounted.daemon.signdrop(["status"]))
 }
 
 /// Runs a program, which is ended where it takes too long.
@@ -135,20 +61,17 @@ fn succeeds(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
-const IDENTITY: &str = "alice#tools@copr.example.org";
-
 #[test]
 fn every_writer_leaves_a_signed_package_behind() {
-    let mounted = Mounted::start("");
-    let project = mounted.project("alice/tools");
-    let plain = mounted.path("plain");
-    fs::create_dir(&plain).unwrap();
+    let mounted = MountDaemon::start("");
+    let project = project_in(&mounted, "alice/tools");
+    let plain = mounted.beside("plain");
     let package = quick_package(&plain, "tool", 300_000, rpm::RpmFormat::V4);
     let second = quick_package(&plain, "other", 100_000, rpm::RpmFormat::V4);
     let bytes = fs::read(&package).unwrap();
     // The first one makes the key.
     fs::copy(&package, project.join("first.rpm")).unwrap();
-    let rpmdb = mounted.rpmdb(IDENTITY);
+    let rpmdb = rpmdb(&mounted, IDENTITY);
     let signed = |what: &str, name: &str| {
         let path = project.join(name);
         assert!(rpmdb.is_signed(&path), "{what}: {}", rpmdb.check(&path).1);
@@ -240,7 +163,7 @@ fn every_writer_leaves_a_signed_package_behind() {
         !names(&project).contains(&"part.rpm".to_owned()),
         "nobody sees a part"
     );
-    let listed = mounted.status();
+    let listed = status(&mounted);
     assert!(listed.contains("part.rpm: failed: "), "{listed}");
     succeeds(
         Command::new("rsync")
@@ -250,13 +173,13 @@ fn every_writer_leaves_a_signed_package_behind() {
     );
     signed("rsync --append after a part", "part.rpm");
     // Nothing is left below, and what is below is what is seen.
-    assert_eq!(names(&project), names(&mounted.path("below/alice/tools")));
+    assert_eq!(names(&project), names(&mounted.below.join("alice/tools")));
     succeeds(Command::new("createrepo_c").arg("-q").arg(&project));
     assert!(project.join("repodata/repomd.xml").exists());
 }
 
 /// Certificate of a project's module key.
-fn certificate(mounted: &Mounted) -> Certificate {
+fn certificate(mounted: &MountDaemon) -> Certificate {
     let output = mounted.daemon.signdrop([
         "key",
         "certificate",
@@ -271,10 +194,9 @@ fn certificate(mounted: &Mounted) -> Certificate {
 
 #[test]
 fn every_writer_leaves_a_signed_module_behind_whatever_it_was_called_first() {
-    let mounted = Mounted::start("");
-    let project = mounted.project("alice/tools");
-    let plain = mounted.path("plain");
-    fs::create_dir(&plain).unwrap();
+    let mounted = MountDaemon::start("");
+    let project = project_in(&mounted, "alice/tools");
+    let plain = mounted.beside("plain");
     let (module, packed) = (plain.join("dummy.ko"), plain.join("dummy.ko.xz"));
     fs::write(&module, small_module()).unwrap();
     fs::write(
@@ -334,20 +256,19 @@ fn every_writer_leaves_a_signed_module_behind_whatever_it_was_called_first() {
         assert_eq!(error.kind(), io::ErrorKind::CrossesDevices);
     }
     fs::remove_file(project.join("build-output")).unwrap();
-    assert_eq!(names(&project), names(&mounted.path("below/alice/tools")));
+    assert_eq!(names(&project), names(&mounted.below.join("alice/tools")));
     assert!(
-        !mounted.status().contains(": failed: "),
+        !status(&mounted).contains(": failed: "),
         "{}",
-        mounted.status()
+        status(&mounted)
     );
 }
 
 #[test]
 fn createrepo_c_replaces_an_index_that_is_ignored() {
-    let mounted = Mounted::start("ignore = [\"**/repodata/**\"]");
-    let project = mounted.project("alice/tools");
-    let plain = mounted.path("plain");
-    fs::create_dir(&plain).unwrap();
+    let mounted = MountDaemon::start("ignore = [\"**/repodata/**\"]");
+    let project = project_in(&mounted, "alice/tools");
+    let plain = mounted.beside("plain");
     for name in ["one", "two"] {
         let package = quick_package(&plain, name, 1000, rpm::RpmFormat::V4);
         fs::copy(&package, project.join(format!("{name}.rpm"))).unwrap();
@@ -361,10 +282,9 @@ fn createrepo_c_replaces_an_index_that_is_ignored() {
 
 #[test]
 fn a_package_that_cannot_be_signed_is_told_to_its_writer_and_is_tried_again() {
-    let mounted = Mounted::start("create_keys = false");
-    let project = mounted.project("alice/tools");
-    let plain = mounted.path("plain");
-    fs::create_dir(&plain).unwrap();
+    let mounted = MountDaemon::start("create_keys = false");
+    let project = project_in(&mounted, "alice/tools");
+    let plain = mounted.beside("plain");
     let package = quick_package(&plain, "tool", 10_000, rpm::RpmFormat::V4);
     let path = project.join("tool.rpm");
     let output = run(Command::new("cp").arg(&package).arg(&path));
@@ -376,7 +296,7 @@ fn a_package_that_cannot_be_signed_is_told_to_its_writer_and_is_tried_again() {
     assert_eq!(names(&project), Vec::<String>::new());
     let error = File::open(&path).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
-    let status = mounted.status();
+    let status = status(&mounted);
     assert!(
         status.contains("there is no key for alice#tools"),
         "{status}"
@@ -402,7 +322,7 @@ fn a_package_that_cannot_be_signed_is_told_to_its_writer_and_is_tried_again() {
     );
     let output = retry(&project);
     assert!(output.status.success(), "{output:?}");
-    assert!(mounted.rpmdb(IDENTITY).is_signed(&path));
+    assert!(rpmdb(&mounted, IDENTITY).is_signed(&path));
     assert_eq!(names(&project), ["tool.rpm"]);
     assert_eq!(retry(Path::new("/elsewhere")).status.code(), Some(1));
     for nothing in ["typo.rpm", "tool.rpm"] {
@@ -425,21 +345,16 @@ fn a_package_that_cannot_be_signed_is_told_to_its_writer_and_is_tried_again() {
             .status
             .success()
     );
-    let other = mounted.project("bob/tools");
+    let other = project_in(&mounted, "bob/tools");
     succeeds(Command::new("mv").arg(&path).arg(&other));
-    assert!(
-        mounted
-            .rpmdb("bob#tools@copr.example.org")
-            .is_signed(&other.join("tool.rpm"))
-    );
+    assert!(rpmdb(&mounted, "bob#tools@copr.example.org").is_signed(&other.join("tool.rpm")));
 }
 
 #[test]
 fn a_mount_that_unsigns_leaves_no_signature() {
-    let mounted = Mounted::start("action = \"unsign\"");
-    let project = mounted.project("alice/tools");
-    let plain = mounted.path("plain");
-    fs::create_dir(&plain).unwrap();
+    let mounted = MountDaemon::start("action = \"unsign\"");
+    let project = project_in(&mounted, "alice/tools");
+    let plain = mounted.beside("plain");
     let package = quick_package(&plain, "tool", 10_000, rpm::RpmFormat::V4);
     let original = fs::read(&package).unwrap();
     let key = common::TestKey::new(signdrop::key::Algorithm::Rsa2048);
@@ -467,10 +382,9 @@ fn a_mount_that_unsigns_leaves_no_signature() {
 
 #[test]
 fn readers_never_find_an_unsigned_or_torn_package() {
-    let mounted = Mounted::start("");
-    let project = mounted.project("alice/tools");
-    let plain = mounted.path("plain");
-    fs::create_dir(&plain).unwrap();
+    let mounted = MountDaemon::start("");
+    let project = project_in(&mounted, "alice/tools");
+    let plain = mounted.beside("plain");
     let packages: Vec<PathBuf> = (0..16)
         .map(|number| {
             quick_package(
@@ -482,7 +396,7 @@ fn readers_never_find_an_unsigned_or_torn_package() {
         })
         .collect();
     fs::copy(&packages[0], project.join("p.rpm")).unwrap();
-    let rpmdb = mounted.rpmdb(IDENTITY);
+    let rpmdb = rpmdb(&mounted, IDENTITY);
     let ends = AtomicBool::new(false);
     let read = AtomicUsize::new(0);
     let deadline = Instant::now() + PATIENCE;
@@ -543,13 +457,16 @@ fn readers_never_find_an_unsigned_or_torn_package() {
 
 #[test]
 fn after_kills_at_random_moments_everything_closed_is_signed_and_nothing_is_torn() {
-    let mut mounted = Mounted::start("");
-    let plain = mounted.path("plain");
-    fs::create_dir(&plain).unwrap();
+    let mut mounted = MountDaemon::start("");
+    let plain = mounted.beside("plain");
     let package = quick_package(&plain, "tool", 200_000, rpm::RpmFormat::V4);
-    fs::copy(&package, mounted.project("alice/tools").join("first.rpm")).unwrap();
-    let rpmdb = mounted.rpmdb(IDENTITY);
-    let project = mounted.path("at/alice/tools");
+    fs::copy(
+        &package,
+        project_in(&mounted, "alice/tools").join("first.rpm"),
+    )
+    .unwrap();
+    let rpmdb = rpmdb(&mounted, IDENTITY);
+    let project = mounted.at.join("alice/tools");
     let mut ever_signed = std::collections::BTreeSet::from(["first.rpm".to_owned()]);
     for round in 0..100_u64 {
         let name = format!("r{}.rpm", round % 7);
@@ -593,11 +510,11 @@ fn after_kills_at_random_moments_everything_closed_is_signed_and_nothing_is_torn
 
 #[test]
 fn a_start_that_cannot_mount_says_why() {
-    let mounted = Mounted::start("");
+    let mounted = MountDaemon::start("");
     // A second daemon on the same mount point.
-    let mut second = Mounted::prepare("");
+    let mut second = MountDaemon::prepare("");
     let config = fs::read_to_string(second.daemon.config()).unwrap();
-    let (at, own) = (mounted.path("at"), second.path("at"));
+    let (at, own) = (mounted.at.clone(), second.at.clone());
     second
         .daemon
         .write_config(&config.replace(own.to_str().unwrap(), at.to_str().unwrap()));
@@ -626,7 +543,7 @@ fn a_start_that_cannot_mount_says_why() {
 
 #[test]
 fn the_rights_of_the_drop_in_suffice() {
-    let mut mounted = Mounted::prepare("");
+    let mut mounted = MountDaemon::prepare("");
     let dir = mounted.daemon.dir.path().to_owned();
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     let files = ["signdrop.service", "signdrop.service.d/mount.conf.example"];
@@ -662,7 +579,7 @@ fn the_rights_of_the_drop_in_suffice() {
         &format!("--ambient-caps={rights}"),
     ]);
     mounted.daemon.run();
-    let project = mounted.project("alice/tools");
+    let project = project_in(&mounted, "alice/tools");
     succeeds(Command::new("chown").arg("4712:4712").arg(&project));
     let package = quick_package(&dir, "tool", 10_000, rpm::RpmFormat::V4);
     succeeds(Command::new("chmod").arg("644").arg(&package));
@@ -678,16 +595,16 @@ fn the_rights_of_the_drop_in_suffice() {
         (4712, 4712),
         "what a writer makes is the writer's"
     );
-    assert!(mounted.rpmdb(IDENTITY).is_signed(&project.join("tool.rpm")));
-    let status = mounted.status();
+    assert!(rpmdb(&mounted, IDENTITY).is_signed(&project.join("tool.rpm")));
+    let status = status(&mounted);
     let reads = format!("reads are {}", reading::of_this_kernel());
     assert!(status.contains(&reads), "{status}");
 }
 
 #[test]
 fn stopping_unmounts_and_what_is_open_loses_nothing() {
-    let mut mounted = Mounted::start("");
-    let project = mounted.project("alice/tools");
+    let mut mounted = MountDaemon::start("");
+    let project = project_in(&mounted, "alice/tools");
     let text = File::create(project.join("text")).unwrap();
     text.write_all_at(b"kept", 0).unwrap();
     let mut part = OpenOptions::new()
@@ -699,16 +616,18 @@ fn stopping_unmounts_and_what_is_open_loses_nothing() {
     mounted.daemon.stop();
     let list = fs::read_to_string("/proc/mounts").unwrap();
     assert!(
-        !list.contains(mounted.path("at").to_str().unwrap()),
+        !list.contains(mounted.at.clone().to_str().unwrap()),
         "unmounted"
     );
     assert_eq!(
-        fs::read(mounted.path("below/alice/tools/text")).unwrap(),
+        fs::read(mounted.below.join("alice/tools/text")).unwrap(),
         b"kept"
     );
     drop((text, part));
     // What an earlier run left, in a directory that is no drop directory.
-    let left = mounted.path("below/alice/tools/.signdrop-0123456789abcdef.tmp");
+    let left = mounted
+        .below
+        .join("alice/tools/.signdrop-0123456789abcdef.tmp");
     fs::write(&left, "cut off").unwrap();
     mounted.daemon.run();
     assert!(!left.exists());

@@ -18,17 +18,8 @@ use std::{
 use common::{
     daemon::Mounted,
     mount::{IDENTITY, MountDaemon, PROJECT, bounded, succeeds},
-    quick_package, run,
+    names, quick_package, run,
 };
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
 
 /// Runs a writer that has to hear of a full disk.
 fn has_no_room(command: &mut Command) {

@@ -35,19 +35,28 @@ impl Tree {
 
     /// The file that a descriptor reads and writes now.
     fn file(&self, open: &OpenFile, target: &mut Target) -> Result<Arc<File>, Errno> {
+        // The hook may ask the kernel whether anybody can write to it.
+        if target.file.is_none() && target.node.content().state == State::Held(Phase::Finishing) {
+            return Ok(Arc::new(self.open_content(&target.node, OFlags::RDONLY)?));
+        }
+        self.kept_file(open.access, target)
+    }
+
+    /// The same, where the hook does not have it; may be called with the content locked.
+    pub(crate) fn kept_file(
+        &self,
+        access: Access,
+        target: &mut Target,
+    ) -> Result<Arc<File>, Errno> {
         if let Some(file) = &target.file {
             return Ok(file.clone());
         }
-        // The hook may ask the kernel whether anybody can write to it.
-        let is_finishing = target.node.content().state == State::Held(Phase::Finishing);
-        let flags = match open.access {
-            Access::Writes if !is_finishing => OFlags::RDWR,
-            Access::Writes | Access::Reads => OFlags::RDONLY,
+        let flags = match access {
+            Access::Reads => OFlags::RDONLY,
+            Access::Writes => OFlags::RDWR,
         };
         let file = Arc::new(self.open_content(&target.node, flags)?);
-        if !is_finishing {
-            target.file = Some(file.clone());
-        }
+        target.file = Some(file.clone());
         Ok(file)
     }
 
@@ -97,12 +106,7 @@ impl Tree {
             ) {
                 continue;
             }
-            // Opened with the content locked: the state is known, and does not change.
-            let file = match &target.file {
-                Some(file) => file.clone(),
-                None => Arc::new(self.open_content(&node, OFlags::RDWR)?),
-            };
-            target.file = Some(file.clone());
+            let file = self.kept_file(open.access, &mut target)?;
             self.begin_change(open, &node, &mut content, &file, &new_head)?;
             let changed = change(&file);
             // What the filesystem cannot do at all is done otherwise, or not, by whoever asked.

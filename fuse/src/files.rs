@@ -324,10 +324,7 @@ impl Tree {
     /// Every write has been judged before it was done. What was overlooked then must not stay seen.
     fn judge_once_more(&self, target: &mut Target, content: &mut Content) -> Result<(), Errno> {
         let node = target.node.clone();
-        let file = match &target.file {
-            Some(file) => file.clone(),
-            None => Arc::new(self.open_content(&node, OFlags::RDONLY)?),
-        };
+        let file = self.kept_file(Access::Writes, target)?;
         if has_data(&file)? && self.shows(self.only_path(&node, &file)?.as_deref(), &file)? {
             return self.hold(&node, content, &file);
         }

@@ -233,7 +233,7 @@ impl Filesystem for Requests {
             empty(reply, tree.finish_renamed(&node, from));
             let told = tree.clone();
             tree.closers
-                .hand_over(move || told.tell_changed(to.0, &to.1, node.number));
+                .hand_over(move || told.tell_renamed(to.0, &to.1));
         });
     }
 

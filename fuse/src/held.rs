@@ -23,7 +23,7 @@ use crate::{
     node::{Content, Node, Phase, Place, State, Writing},
     open::{OpenFile, Target},
     redirects::{PATIENCE, Start},
-    tree::{Found, Tree, head, held_name, is_same_inode, magic_link, remove},
+    tree::{Found, Tree, head, held_name, is_same_inode, remove},
 };
 
 /// The files that are held back, by the names that they get.
@@ -225,13 +225,8 @@ impl Tree {
         if found.kind() != FileType::RegularFile {
             return Err(Errno::INVAL);
         }
-        let file = rustix::fs::open(
-            magic_link(found.file.as_fd()),
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
         let path = self.nodes.path(place.0, &place.1);
-        let head = head(&file.into())?;
+        let head = found.head()?;
         let shows = self.concerns(path.as_deref(), &head);
         if !shows {
             let held = held_name(&place.1);
@@ -385,7 +380,7 @@ impl Tree {
     /// Has the hook finish a file, and shows it. Returns when it is seen, or why not.
     pub(crate) fn finish(&self, node: &Arc<Node>) -> Result<(), Errno> {
         if let Some((parent, name)) = self.finish_untold(node)? {
-            self.tell_changed(parent, &name, node.number);
+            self.tell_renamed(parent, &name);
         }
         Ok(())
     }
@@ -536,15 +531,13 @@ impl Tree {
         })
     }
 
-    /// Makes the kernel forget what it knows of a name and an inode. Not to be called with anything locked, nor while the
-    /// kernel waits for an answer about the directory.
-    pub(crate) fn tell_changed(&self, parent: u64, name: &OsStr, number: u64) {
-        let Some(notifier) = self.notifier.get() else {
-            return;
-        };
-        // The kernel has forgotten them by itself where this fails.
-        let _ = notifier.inval_entry(INodeNo(parent), name);
-        self.tell_content(number);
+    /// Makes the kernel forget which inode a name leads to. Not to be called with anything locked, nor while the kernel waits
+    /// for an answer about the directory.
+    pub(crate) fn tell_renamed(&self, parent: u64, name: &OsStr) {
+        if let Some(notifier) = self.notifier.get() {
+            // The kernel has forgotten it by itself where this fails.
+            let _ = notifier.inval_entry(INodeNo(parent), name);
+        }
     }
 
     /// Makes the kernel forget what it knows of an inode alone, which it does whatever it has locked itself.

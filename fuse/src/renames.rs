@@ -2,23 +2,20 @@
 
 use std::{
     ffi::OsStr,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, RenameFlags},
+    fs::{FileType, OFlags, RenameFlags},
     io::Errno,
 };
 
 use crate::{
     file_id::FileId,
     node::{Content, Node, State},
-    tree::{Found, Tree, errno, head, is_reserved, magic_link},
+    tree::{Found, Tree, errno, is_reserved},
 };
 
 /// What becomes of a file by a rename.
@@ -272,7 +269,7 @@ impl Tree {
             self.known(found)
                 .is_some_and(|node| node.content().opens > 0)
         };
-        let head = head_of(found)?;
+        let head = found.head()?;
         match self.concerns(Some(from), &head) || self.concerns(Some(to), &head) {
             false if !(changes && is_open()) => Ok(()),
             _ => Err(Errno::XDEV),
@@ -301,7 +298,7 @@ impl Tree {
         if content.state == State::Replaced {
             return Err(Errno::STALE);
         }
-        let head = head_of(found)?;
+        let head = found.head()?;
         if !self.concerns(to, &head) {
             return Ok(Move::Stays);
         }
@@ -331,13 +328,4 @@ impl Tree {
             Move::Finishes => Err(Errno::XDEV),
         }
     }
-}
-
-fn head_of(found: &Found) -> Result<Vec<u8>, Errno> {
-    let file = rustix::fs::open(
-        magic_link(found.file.as_fd()),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    head(&file.into())
 }

@@ -85,6 +85,13 @@ impl Found {
     pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }
+
+    /// The first bytes of what is a regular file.
+    pub(crate) fn head(&self) -> Result<Vec<u8>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(magic_link(self.file.as_fd()), flags, Mode::empty())?;
+        head(&file.into())
+    }
 }
 
 impl Tree {

@@ -3,30 +3,19 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    unsafe_code,
     reason = "a test that panics fails, and writes its own files"
 )]
 mod common;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::fd::IntoRawFd as _,
+    io::Write as _,
     path::Path,
     sync::atomic::Ordering,
 };
 
-use common::{Found, Manner, Mounted, letter, names, read_letter};
+use common::{Found, Manner, Mounted, close, letter, names, read_letter};
 use signdrop_fuse::Errno;
-
-/// Closes a file and answers what close(2) answered.
-fn close(file: File) -> Result<(), Errno> {
-    // SAFETY: the descriptor is this function's own, and used by nobody afterwards.
-    match unsafe { libc::close(file.into_raw_fd()) } {
-        0 => Ok(()),
-        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap()),
-    }
-}
 
 /// Writes a letter over whatever is there.
 fn put(path: &Path, text: &[u8]) -> Result<(), Errno> {

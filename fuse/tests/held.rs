@@ -12,7 +12,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
     os::{
-        fd::{AsFd as _, AsRawFd as _, IntoRawFd as _},
+        fd::{AsFd as _, AsRawFd as _},
         unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
     },
     path::Path,
@@ -22,35 +22,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Found, Manner, Mounted, letter, names, read_letter, until};
+use common::{
+    Found, Manner, Mounted, close, each_manner, errno, found, letter, names, read_letter, until,
+};
 use rustix::fs::{Mode, OFlags};
 use signdrop_fuse::{Errno, Progress};
-
-/// Closes a file and answers what close(2) answered.
-fn close(file: File) -> Result<(), Errno> {
-    // SAFETY: the descriptor is this function's own, and used by nobody afterwards.
-    match unsafe { libc::close(file.into_raw_fd()) } {
-        0 => Ok(()),
-        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap()),
-    }
-}
-
-fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
-    Errno::from_io_error(&result.unwrap_err()).unwrap()
-}
-
-fn found(path: &Path) -> Found {
-    read_letter(&fs::read(path).unwrap())
-}
-
-/// Both ways in which a hook may change a file.
-fn each_manner(test: impl Fn(&mut Mounted)) {
-    for manner in [Manner::InPlace, Manner::ByCopy] {
-        let mut mounted = Mounted::new();
-        *mounted.hook.manner.lock().unwrap() = manner;
-        test(&mut mounted);
-    }
-}
 
 #[test]
 fn a_letter_is_sealed_when_close_returns() {

@@ -11,40 +11,17 @@ mod common;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::{fd::IntoRawFd as _, unix::fs::FileExt as _, unix::process::ExitStatusExt as _},
+    os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
     path::Path,
     process::Command,
     thread,
     time::Duration,
 };
 
-use common::{Found, Manner, Mounted, letter, names, read_letter, until};
+use common::{
+    Found, Mounted, close, each_manner, errno, found, letter, names, nul_letter, read_letter, until,
+};
 use signdrop_fuse::{Errno, Progress};
-
-/// Closes a file and answers what close(2) answered.
-fn close(file: File) -> Result<(), Errno> {
-    // SAFETY: the descriptor is this function's own, and used by nobody afterwards.
-    match unsafe { libc::close(file.into_raw_fd()) } {
-        0 => Ok(()),
-        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap()),
-    }
-}
-
-fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
-    Errno::from_io_error(&result.unwrap_err()).unwrap()
-}
-
-fn found(path: &Path) -> Found {
-    read_letter(&fs::read(path).unwrap())
-}
-
-fn each_manner(test: impl Fn(&mut Mounted)) {
-    for manner in [Manner::InPlace, Manner::ByCopy] {
-        let mut mounted = Mounted::new();
-        *mounted.hook.manner.lock().unwrap() = manner;
-        test(&mut mounted);
-    }
-}
 
 /// A sealed letter, and its bytes.
 fn sealed(path: &Path) -> Vec<u8> {
@@ -153,7 +130,7 @@ fn truncate(path: &Path, len: i64) -> io::Result<()> {
 fn what_becomes_a_letter_by_growing_is_held_back() {
     let mounted = Mounted::new();
     let path = mounted.at().join("grown");
-    let whole = common::nul_letter(&[9; 100]);
+    let whole = nul_letter(&[9; 100]);
     // Its first bytes end in one that is zero: growing writes it.
     for grow in [
         (|file: &File| file.set_len(100)) as fn(&File) -> io::Result<()>,

@@ -5,19 +5,13 @@ use std::path::{Path, PathBuf};
 use super::{
     Error, Print,
     client::Address,
-    connect,
+    connect, each_path,
     terminal::{clean, say, say_json},
 };
 use crate::{daemon::Retried, http::RetryRequest};
 
 pub(super) fn retry(api: &Address, print: Print, paths: &[PathBuf]) -> Result<(), Error> {
-    let mut absolute = Vec::new();
-    for path in paths {
-        absolute.push(std::path::absolute(path).map_err(|source| Error::Io {
-            path: path.clone(),
-            source,
-        })?);
-    }
+    let absolute = each_path(paths, |path| std::path::absolute(path))?;
     if let Some(path) = absolute.iter().find(|path| path.to_str().is_none()) {
         return Err(Error::Usage(format!(
             "{} is not UTF-8, which the API cannot carry; name the directory above",

@@ -3,9 +3,9 @@
 use std::{io, path::PathBuf};
 
 use super::{
-    Error, Print, at,
+    Error, Print,
     client::{Address, Error as ClientError},
-    connect,
+    connect, each_path,
     terminal::{clean, progress, say, say_json},
 };
 use crate::http::{WaitAnswer, WaitRequest, WaitState};
@@ -54,16 +54,6 @@ pub(super) fn wait(
         say(&format!("{} settled", end.settled))?;
     }
     Ok(())
-}
-
-fn each_path(
-    paths: &[PathBuf],
-    make: impl Fn(&PathBuf) -> std::io::Result<PathBuf>,
-) -> Result<Vec<PathBuf>, Error> {
-    paths
-        .iter()
-        .map(|path| make(path).map_err(at(path)))
-        .collect()
 }
 
 fn request(api: &Address, timeout: Option<u64>, paths: Vec<PathBuf>) -> Result<WaitAnswer, Error> {

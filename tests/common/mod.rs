@@ -231,6 +231,16 @@ pub fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The names in a directory, sorted.
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
 pub mod daemon;
 pub mod dnf;
 pub mod gnupg;

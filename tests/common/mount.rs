@@ -1,6 +1,5 @@
 //! A daemon with a mount that cannot outlast its test, nor hang it.
 
-#[allow(clippy::duplicate_mod, reason = "tests/mount.rs has it, too")]
 #[path = "../../fuse/tests/common/guard.rs"]
 mod guard;
 
@@ -30,13 +29,23 @@ pub struct MountDaemon {
 }
 
 impl MountDaemon {
-    /// Prepares a mount of a directory; `options` are lines of its section. The daemon does not run yet.
+    /// Prepares a mount of a directory of the daemon's own; `options` are lines of its section. The daemon does not run yet.
+    pub fn prepare(options: &str) -> Self {
+        let daemon = Daemon::prepare("");
+        let below = daemon.dir.path().join("below");
+        Self::prepare_for(daemon, &below, options)
+    }
+
+    /// The same with another directory.
     pub fn prepare_on(below: &Path, options: &str) -> Self {
+        Self::prepare_for(Daemon::prepare(""), below, options)
+    }
+
+    fn prepare_for(daemon: Daemon, below: &Path, options: &str) -> Self {
         assert!(
             Path::new("/dev/fuse").exists(),
             "there is no /dev/fuse: load the kernel's module fuse, or give the container the device"
         );
-        let daemon = Daemon::prepare("");
         let at = daemon.dir.path().join("at");
         for dir in [below, &at] {
             fs::create_dir_all(dir).unwrap();
@@ -61,6 +70,13 @@ identity = "{{owner}}#{{project}}@copr.example.org"
             at,
             _guard: guard,
         }
+    }
+
+    /// A daemon that runs, with a mount of a directory of its own.
+    pub fn start(options: &str) -> Self {
+        let mut mounted = Self::prepare(options);
+        mounted.daemon.run();
+        mounted
     }
 
     /// A daemon that runs, with a mount of a directory.

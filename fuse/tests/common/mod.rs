@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    unsafe_code,
     reason = "what fails here fails the test"
 )]
 
@@ -14,9 +15,9 @@ pub mod script;
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::{
-        fd::BorrowedFd,
+        fd::{BorrowedFd, IntoRawFd as _},
         unix::fs::{FileExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
@@ -109,6 +110,29 @@ impl Drop for Mounted {
     }
 }
 
+/// Both ways in which a hook may change a file.
+pub fn each_manner(test: impl Fn(&mut Mounted)) {
+    for manner in [Manner::InPlace, Manner::ByCopy] {
+        let mut mounted = Mounted::new();
+        *mounted.hook.manner.lock().unwrap() = manner;
+        test(&mut mounted);
+    }
+}
+
+/// Closes a file and answers what close(2) answered.
+pub fn close(file: File) -> Result<(), Errno> {
+    // SAFETY: the descriptor is this function's own, and used by nobody afterwards.
+    match unsafe { libc::close(file.into_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap()),
+    }
+}
+
+/// The system's number of an error that has to be.
+pub fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
+    Errno::from_io_error(&result.unwrap_err()).unwrap()
+}
+
 /// Waits for something that has to happen.
 pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -169,6 +193,11 @@ pub enum Found {
     /// Whole, but without a seal that fits.
     Open,
     Torn,
+}
+
+/// What a reader finds in a file.
+pub fn found(path: &Path) -> Found {
+    read_letter(&fs::read(path).unwrap())
 }
 
 pub fn read_letter(bytes: &[u8]) -> Found {
