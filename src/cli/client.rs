@@ -106,8 +106,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(super) fn new(address: &Address) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         Ok(Self {
