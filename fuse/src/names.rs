@@ -71,9 +71,19 @@ impl Tree {
             }
             Err(Errno::NOENT) => {
                 let node = self.index.find(parent, name).ok_or(Errno::NOENT)?;
-                let stat = rustix::fs::fstat(&*self.reach(&node)?)?;
-                self.nodes.told(&node);
-                Ok(Told { node, stat })
+                match self.reach(&node) {
+                    Ok(file) => {
+                        let stat = rustix::fs::fstat(&*file)?;
+                        self.nodes.told(&node);
+                        Ok(Told { node, stat })
+                    }
+                    // Somebody has removed it behind the mount's back.
+                    Err(Errno::STALE) => {
+                        self.discard(parent, name, &directory)?;
+                        Err(Errno::NOENT)
+                    }
+                    Err(errno) => Err(errno),
+                }
             }
             Err(errno) => Err(errno),
         }
