@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -108,6 +109,8 @@ impl Call {
             )
             .into());
         }
+        // OpenSSL takes a millisecond to begin, in which the daemon can be asked already. Without a thread it begins later.
+        let _ = thread::Builder::new().spawn(|| Hasher::new(Digest::Sha256));
         let address = std::env::var("SIGNDROP_API").unwrap_or_else(|_| DEFAULT.into());
         let address: Address = address.parse().map_err(|error| reason(&error))?;
         let client = Client::new(&address).map_err(|error| reason(&error))?;
