@@ -8,6 +8,7 @@ mod init;
 mod inspect;
 mod keys;
 mod obs_sign;
+mod passphrase;
 mod retry;
 mod sign;
 mod status;
@@ -59,6 +60,9 @@ pub(crate) enum Error {
     Client(#[from] client::Error),
     #[error(transparent)]
     Keystore(#[from] keystore::Error),
+    /// A GnuPG home cannot be read.
+    #[error(transparent)]
+    Gnupg(#[from] crate::key::gnupg::Error),
     #[error(transparent)]
     MasterKey(#[from] master_key::Error),
     #[error(transparent)]
@@ -101,6 +105,7 @@ impl Error {
             Self::Client(client::Error::Unreachable { .. }) => Status::Unreachable,
             Self::Client(client::Error::Refused(_) | client::Error::Address(_))
             | Self::OpenPgp(_)
+            | Self::Gnupg(_)
             | Self::X509(_)
             | Self::Io { .. }
             | Self::Output(_)
@@ -362,7 +367,7 @@ enum KeyCommand {
         #[arg(long)]
         der: bool,
     },
-    /// Takes over the RSA keys of a GnuPG home, with their user ids, times and self-signatures, by way of gpg.
+    /// Takes over the keys of a GnuPG home, or of a file of exported ones, with their user ids, times and self-signatures.
     ///
     /// What is there already is left as it is, so that an interrupted run is simply started again. It works on the store of a daemon that
     /// is stopped (--store), since a running one takes no private key from anybody.

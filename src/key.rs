@@ -1,5 +1,6 @@
 //! Private keys and the signatures that they make, whatever format those end up in.
 
+pub mod gnupg;
 pub mod openpgp;
 pub mod x509;
 
@@ -14,11 +15,11 @@ use aws_lc_rs::{
 };
 use openssl::{
     bn::{BigNum, BigNumContext},
-    ec::{EcGroup, EcKey, PointConversionForm},
+    ec::{EcGroup, EcKey, EcPoint, PointConversionForm},
     ecdsa::EcdsaSig,
     md::Md,
     nid::Nid,
-    pkey::{PKey, Private},
+    pkey::{Id, PKey, Private},
     pkey_ctx::PkeyCtx,
     rsa::{Padding, Rsa},
     sign::Signer as OpensslSigner,
@@ -157,6 +158,36 @@ pub enum PublicNumbers {
     NistP384(Vec<u8>),
 }
 
+impl PublicNumbers {
+    /// The algorithm, or nothing where RSA has a size that is not ours.
+    pub(crate) fn algorithm(&self) -> Option<Algorithm> {
+        Some(match self {
+            Self::Rsa { n, e: _ } => match n.len() {
+                256 => Algorithm::Rsa2048,
+                384 => Algorithm::Rsa3072,
+                512 => Algorithm::Rsa4096,
+                _ => return None,
+            },
+            Self::Ed25519(_) => Algorithm::Ed25519,
+            Self::NistP256(_) => Algorithm::NistP256,
+            Self::NistP384(_) => Algorithm::NistP384,
+        })
+    }
+}
+
+/// The private half of a key, as the numbers that formats encode, big-endian and borrowed from memory that its owner clears.
+pub(crate) enum SecretNumbers<'a> {
+    /// RSA: the private exponent, the primes, and the inverse of `p` modulo `q`.
+    Rsa {
+        d: &'a [u8],
+        p: &'a [u8],
+        q: &'a [u8],
+        u: &'a [u8],
+    },
+    /// Of an elliptic curve; Ed25519's is the 32 bytes that the scalar is made of.
+    Scalar(&'a [u8]),
+}
+
 /// A signature as the numbers that formats encode, big-endian.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RawSignature {
@@ -230,21 +261,41 @@ impl SecretKey {
         Ok(Self { algorithm, kept })
     }
 
-    /// Puts an RSA key together from the numbers of an OpenPGP secret key, big-endian: `u` is the inverse of `p` modulo `q`.
+    /// Puts a key together from the numbers of an OpenPGP key.
     ///
     /// # Errors
-    /// [`Error::Unreadable`], which stays, also where the modulus has neither 2048 nor 3072 nor 4096 bits.
+    /// [`Error::Unreadable`], which stays, also where the two halves do not belong together.
     ///
-    /// Source: RFC 9580, section 5.5.5.1.
-    pub(crate) fn from_rsa([n, e]: [&[u8]; 2], [d, p, q, u]: [&[u8]; 4]) -> Result<Self, Error> {
-        let algorithm = match n.len() {
-            256 => Algorithm::Rsa2048,
-            384 => Algorithm::Rsa3072,
-            512 => Algorithm::Rsa4096,
-            _ => return Err(Error::Unreadable(Algorithm::Rsa4096)),
+    /// Source: RFC 9580, section 5.5.5.
+    pub(crate) fn from_numbers(
+        public: &PublicNumbers,
+        secret: &SecretNumbers<'_>,
+    ) -> Result<Self, Error> {
+        let algorithm = public
+            .algorithm()
+            .ok_or(Error::Unreadable(Algorithm::Rsa4096))?;
+        let key = match (public, secret) {
+            (PublicNumbers::Rsa { n, e }, SecretNumbers::Rsa { d, p, q, u }) => {
+                let pkcs8 =
+                    rsa_pkcs8([n, e], [d, p, q, u]).map_err(|_| Error::Unreadable(algorithm))?;
+                // Reading it compares the halves.
+                return Self::from_pkcs8(algorithm, &pkcs8);
+            }
+            (PublicNumbers::Ed25519(point), SecretNumbers::Scalar(seed)) => ed25519(point, seed),
+            (PublicNumbers::NistP256(point), SecretNumbers::Scalar(scalar)) => {
+                nist(Nid::X9_62_PRIME256V1, point, scalar)
+            }
+            (PublicNumbers::NistP384(point), SecretNumbers::Scalar(scalar)) => {
+                nist(Nid::SECP384R1, point, scalar)
+            }
+            (PublicNumbers::Rsa { .. }, SecretNumbers::Scalar(_))
+            | (_, SecretNumbers::Rsa { .. }) => None,
         };
-        let pkcs8 = rsa_pkcs8([n, e], [d, p, q, u]).map_err(|_| Error::Unreadable(algorithm))?;
-        Self::from_pkcs8(algorithm, &pkcs8)
+        key.map(|key| Self {
+            algorithm,
+            kept: Kept::Other(key),
+        })
+        .ok_or(Error::Unreadable(algorithm))
     }
 
     /// The key as unencrypted PKCS#8, in memory that is cleared.
@@ -350,6 +401,30 @@ fn rsa_pkcs8(
     PKey::from_rsa(key)?
         .private_key_to_pkcs8()
         .map(Zeroizing::new)
+}
+
+fn ed25519(point: &[u8], seed: &[u8]) -> Option<PKey<Private>> {
+    // As a number, it has lost the zeros that it began with.
+    let mut whole = Zeroizing::new([0; 32]);
+    let start = whole.len().checked_sub(seed.len())?;
+    whole.get_mut(start..)?.copy_from_slice(seed);
+    let key = PKey::private_key_from_raw_bytes(&*whole, Id::ED25519).ok()?;
+    (key.raw_public_key().ok()? == point).then_some(key)
+}
+
+fn nist(curve: Nid, point: &[u8], scalar: &[u8]) -> Option<PKey<Private>> {
+    let build = || {
+        let group = EcGroup::from_curve_name(curve)?;
+        let point = EcPoint::from_bytes(&group, point, &mut *BigNumContext::new()?)?;
+        let mut scalar = BigNum::from_slice(scalar)?;
+        let key = EcKey::from_private_components(&group, &scalar, &point);
+        scalar.clear();
+        let key = key?;
+        // Compares the halves.
+        key.check_key()?;
+        PKey::from_ec_key(key)
+    };
+    build().ok()
 }
 
 fn generate_ec(curve: Nid) -> Result<PKey<Private>, openssl::error::ErrorStack> {

@@ -1,14 +1,13 @@
 //! Files with what nobody else may read.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
 /// Makes a file of mode 0600 and has it written, synchronised. A file that is there is never touched, and one that could not be finished
-/// does not stay: it would keep the next one out, and could be taken for whole.
+/// never has the name: it would keep the next one out, and could be taken for whole.
 ///
 /// # Errors
 /// Those of the filesystem, as `failed` tells them, and those of `write`.
@@ -17,18 +16,25 @@ pub(crate) fn create<T, E>(
     failed: impl Fn(io::Error) -> E,
     write: impl FnOnce(&mut File) -> Result<T, E>,
 ) -> Result<T, E> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(&failed)?;
-    let written = write(&mut file).and_then(|written| {
-        file.sync_all().map_err(&failed)?;
-        Ok(written)
-    });
-    if written.is_err() {
-        fs::remove_file(path).map_err(&failed)?;
+    if fs::symlink_metadata(path).is_ok() {
+        // Before hours of work; one that comes meanwhile is found at the end.
+        return Err(failed(io::ErrorKind::AlreadyExists.into()));
     }
-    written
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    // Its mode is 0600 from the beginning.
+    let mut file = tempfile::Builder::new()
+        .prefix(".signdrop-")
+        .tempfile_in(directory)
+        .map_err(&failed)?;
+    let written = write(file.as_file_mut())?;
+    file.as_file().sync_all().map_err(&failed)?;
+    file.persist_noclobber(path)
+        .map_err(|error| failed(error.error))?;
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(&failed)?;
+    Ok(written)
 }

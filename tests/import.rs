@@ -13,8 +13,9 @@ use std::{
     process::{Command, Output},
 };
 
-use common::{Rpmdb, daemon::Daemon, gnupg, out, quick_package, run};
+use common::{Numbers, Rpmdb, daemon::Daemon, gnupg, out, quick_package, run};
 use rpm::RpmFormat;
+use signdrop::key::gnupg as reader;
 
 const PLAIN: &str = "alice#tools@copr.example.org";
 const PROTECTED: &str = "bob#tools@copr.example.org";
@@ -209,6 +210,237 @@ fn a_wrong_phrase_fails_its_own_key_and_no_other() {
     );
 }
 
+#[test]
+fn every_algorithm_and_protection_of_gnupg_is_taken_over_without_gpg() {
+    let home = Home::empty();
+    fs::create_dir(home.phrases()).unwrap();
+    let mut emails = Vec::new();
+    // The agent's protections: none, OCB in lines of text, and what it wrote before GnuPG 2.3.
+    for (kind, phrase, option) in [
+        ("open", "", ""),
+        ("ocb", PHRASE, "enable-extended-key-format"),
+        ("cbc", PHRASE, "disable-extended-key-format"),
+    ] {
+        fs::write(home.path().join("gpg-agent.conf"), option).unwrap();
+        home.end_agent();
+        for algorithm in ["rsa2048", "rsa3072", "ed25519", "nistp256", "nistp384"] {
+            let email = format!("{kind}#{algorithm}@copr.example.org");
+            home.gpg(&[
+                "--passphrase",
+                phrase,
+                "--quick-gen-key",
+                &format!("{kind} <{email}>"),
+                algorithm,
+                "cert,sign",
+                "5y",
+            ]);
+            fs::write(home.phrases().join(&email), format!("{phrase}\n")).unwrap();
+            emails.push(email);
+        }
+    }
+    home.end_agent();
+    let modes: Vec<&[u8]> = vec![b"(private-key", b"ocb-aes ", b":openpgp-s2k3-sha1-aes-cbc("];
+    for mode in modes {
+        let count = fs::read_dir(home.path().join("private-keys-v1.d"))
+            .unwrap()
+            .filter(|entry| {
+                let file = fs::read(entry.as_ref().unwrap().path()).unwrap();
+                // Lines that are broken within a word are joined.
+                let text = String::from_utf8_lossy(&file).replace("\n ", "");
+                text.contains(std::str::from_utf8(mode).unwrap())
+            })
+            .count();
+        assert_eq!(count, 5, "{mode:?}");
+    }
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let output = run(Command::new(env!("CARGO_BIN_EXE_signdrop"))
+        .env("PATH", "/nonexistent")
+        .args(["key", "import", "--gnupg"])
+        .arg(home.path())
+        .arg("--phrases")
+        .arg(home.phrases())
+        .arg("--store")
+        .arg(daemon.dir.path().join("state"))
+        .arg("-c")
+        .arg(daemon.config()));
+    assert!(
+        out(&output).contains("15 imported, 0 present, 0 skipped"),
+        "{output:?}"
+    );
+    for email in &emails {
+        let package = quick_package(
+            daemon.dir.path(),
+            &email.replace(['#', '@'], "-"),
+            100,
+            RpmFormat::V4,
+        );
+        out(&signdrop(&daemon, &["sign", "-u", email], &[&package]));
+        let keyring = home.path().join("keyring.asc");
+        fs::write(&keyring, home.armour(email)).unwrap();
+        if email.contains("nistp") {
+            // rpm knows no such keys.
+            let mut verify = Command::new(env!("CARGO_BIN_EXE_signdrop"));
+            out(&run(verify
+                .arg("verify")
+                .arg("--keyring")
+                .args([&keyring, &package])));
+        } else {
+            assert!(
+                Rpmdb::new(&home.armour(email)).is_signed(&package),
+                "{email}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_file_of_exported_keys_is_taken_over() {
+    let home = Home::new();
+    home.gpg(&[
+        "--passphrase",
+        "",
+        "--quick-gen-key",
+        "Public only <public@example.org>",
+        "rsa2048",
+        "cert,sign",
+        "5y",
+    ]);
+    let file = home.path().join("secret.asc");
+    let exported = home.gpg(&[
+        "--passphrase",
+        PHRASE,
+        "--armor",
+        "--export-secret-keys",
+        PLAIN,
+        PROTECTED,
+    ]);
+    let public = home.gpg(&["--armor", "--export", "public@example.org"]);
+    fs::write(&file, [exported, public].concat()).unwrap();
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let path = file.to_str().unwrap();
+    let phrase = home.path().join("phrase");
+    let import = |said: &str, more: &[&str]| {
+        fs::write(&phrase, said).unwrap();
+        let words = [
+            "key",
+            "import",
+            "--file",
+            path,
+            "--passphrase-file",
+            phrase.to_str().unwrap(),
+        ];
+        signdrop(&daemon, &[&words, more].concat(), &[])
+    };
+    let wrong = import("wrong\n", &[]);
+    let said = String::from_utf8_lossy(&wrong.stdout);
+    assert!(said.contains("the passphrase is not its own"), "{wrong:?}");
+    assert!(
+        said.contains("1 imported, 0 present, 1 skipped, 1 failed"),
+        "{wrong:?}"
+    );
+    let dry = out(&import(&format!("{PHRASE}\n"), &["--dry-run"]));
+    assert!(
+        dry.contains("1 to import, 1 present, 1 skipped, 0 failed"),
+        "{dry}"
+    );
+    let right = out(&import(&format!("{PHRASE}\n"), &[]));
+    assert!(
+        right.contains("1 imported, 1 present, 1 skipped, 0 failed"),
+        "{right}"
+    );
+    assert!(right.contains("its secret half is not there"), "{right}");
+    for email in [PLAIN, PROTECTED] {
+        let package = quick_package(daemon.dir.path(), &email[..3], 100, RpmFormat::V4);
+        out(&signdrop(&daemon, &["sign", "-u", email], &[&package]));
+        assert!(
+            Rpmdb::new(&home.armour(email)).is_signed(&package),
+            "{email}"
+        );
+    }
+    let text = home.path().join("phrases").join(PLAIN);
+    for (file, wanted) in [
+        ("/nonexistent", "/nonexistent"),
+        (text.to_str().unwrap(), "phrases"),
+    ] {
+        let output = signdrop(&daemon, &["key", "import", "--file", file], &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains(wanted),
+            "{output:?}"
+        );
+    }
+}
+
+/// Whatever a home holds: the reader ends, does not panic, and gives a key only to the certificate that it belongs to.
+#[test]
+fn a_damaged_home_gives_no_key_to_anybody_else() {
+    let home = Home::new();
+    let file = |kind: &str| {
+        let text = format!("-{kind}");
+        fs::read_dir(home.path().join("private-keys-v1.d"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| {
+                let text = text.trim_start_matches('-');
+                String::from_utf8_lossy(&fs::read(path).unwrap()).contains(text)
+            })
+            .unwrap()
+    };
+    let files = [
+        home.path().join("pubring.kbx"),
+        file("(private-key"),
+        file("(protected-private-key"),
+    ];
+    let mut numbers = Numbers(0x5eed_0f51_6d0d_2026);
+    let (mut read, mut refused) = (0, 0);
+    for round in 0..300 {
+        let path = &files[round % 3];
+        let original = fs::read(path).unwrap();
+        let mut damaged = original.clone();
+        match numbers.below(4) {
+            0 => damaged.truncate(numbers.below(original.len())),
+            1 => {
+                let at = numbers.below(original.len());
+                damaged.insert(at, b'(');
+            }
+            _ => {
+                let at = numbers.below(original.len());
+                damaged[at] ^= 1 << numbers.below(8);
+            }
+        }
+        fs::write(path, &damaged).unwrap();
+        let Ok(found) = reader::Home::open(home.path()) else {
+            continue;
+        };
+        for certificate in found.certificates().into_iter().flatten().take(100) {
+            let Ok(certificate) = certificate else {
+                refused += 1;
+                continue;
+            };
+            let Ok(Some(private)) = found.private_key(&certificate) else {
+                refused += 1;
+                continue;
+            };
+            match private.unlock(&certificate, b"wrong") {
+                Ok(secret) => {
+                    read += 1;
+                    let numbers = secret.public_numbers().unwrap();
+                    assert_eq!(
+                        format!("{numbers:?}"),
+                        format!("{:?}", certificate.public_numbers().unwrap()),
+                        "{round}"
+                    );
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        fs::write(path, &original).unwrap();
+    }
+    assert!(read > 100 && refused > 100, "{read} {refused}");
+}
+
 /// Every file of a tree with its content and times, so that nothing of it can be changed unnoticed.
 fn snapshot(directory: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
     let mut found = Vec::new();
@@ -267,7 +499,7 @@ fn a_dry_run_says_what_a_run_does() {
         "",
         "--quick-gen-key",
         "other <other@example.org>",
-        "ed25519",
+        "dsa2048",
         "cert,sign",
         "5y",
     ]);
@@ -448,13 +680,13 @@ fn what_is_no_home_or_no_directory_of_phrases_is_said_and_takes_nothing_over() {
     let good = path(home.path());
     for (gnupg, phrases, wanted) in [
         ("/nonexistent", None, "/nonexistent"),
-        (path(empty.path()).as_str(), None, "no home of GnuPG 2"),
+        (path(empty.path()).as_str(), None, "no home of GnuPG 2.1"),
         (
             path(secret_only.path()).as_str(),
             None,
-            "no home of GnuPG 2",
+            "no home of GnuPG 2.1",
         ),
-        (path(broken.path()).as_str(), None, "gpg"),
+        (path(broken.path()).as_str(), None, "pubring.kbx"),
         (&good, Some("/nonexistent"), "/nonexistent"),
         (&good, Some("/etc/passwd"), "/etc/passwd"),
     ] {

@@ -1,6 +1,8 @@
 //! The keystore with more and more keys in it.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
     process::Command,
     time::{Duration, Instant, SystemTime},
 };
@@ -12,7 +14,11 @@ use signdrop::{
     keystore::{Keystore, MasterKey, NewKey},
 };
 
-use crate::{Table, median, shown};
+use crate::{
+    Table,
+    common::{gnupg::Home, out, run},
+    median, shown,
+};
 
 /// Set where the program has been started anew to measure one start.
 const CHILD: &str = "SIGNDROP_BENCH_STORE";
@@ -74,6 +80,54 @@ pub(super) fn keys(table: &mut Table) {
             "reading the store's log; memory is the cache, whose size is fixed",
         );
     }
+}
+
+/// Takes over what copr-keygen leaves: RSA keys without a passphrase.
+pub(super) fn import(table: &mut Table) {
+    const KEYS: usize = 1000;
+    let home = Home::empty();
+    let wishes: String = (0..KEYS)
+        .map(|number| {
+            let email = identity(number);
+            format!(
+                "%no-protection\nKey-Type: RSA\nKey-Length: 2048\nName-Real: bench\nName-Email: {email}\nExpire-Date: 5y\n%commit\n"
+            )
+        })
+        .collect();
+    let file = home.path().join("wishes");
+    fs::write(&file, wishes).unwrap();
+    println!("gpg makes {KEYS} keys");
+    out(&home.run(&["--full-generate-key", file.to_str().unwrap()]));
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("master.key");
+        fs::write(&key, MasterKey::generate().unwrap().to_base64().as_str()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        let config = dir.path().join("signdrop.toml");
+        let text = format!("[keys]\nmaster_key = \"file:{}\"\n", key.display());
+        fs::write(&config, text).unwrap();
+        let begin = Instant::now();
+        let said = out(&run(Command::new(env!("CARGO_BIN_EXE_signdrop"))
+            .args(["key", "import", "--gnupg"])
+            .arg(home.path())
+            .arg("--store")
+            .arg(dir.path())
+            .arg("-c")
+            .arg(config)));
+        times.push(begin.elapsed());
+        assert!(
+            said.contains(&format!("{KEYS} imported, 0 present")),
+            "{said}"
+        );
+    }
+    table.row(
+        &format!("`key import` of {KEYS} RSA-2048 keys from a GnuPG home"),
+        &shown(median(times)),
+        "",
+        "",
+        "checking each key; flushes, which 32 of them share",
+    );
 }
 
 /// Fills a store with real records; all hold one RSA-2048 key, since finding primes 200,000 times takes half a day.

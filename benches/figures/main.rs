@@ -1,6 +1,6 @@
 //! The figures of the README. Ratios are within one run, times are medians.
 //!
-//! `make bench` runs all of it; `cargo bench --bench figures -- packages large latency command modules keys mount` runs the parts that are named.
+//! `make bench` runs all of it; `cargo bench --bench figures -- packages large latency command modules keys import mount` runs the parts that are named.
 
 #![allow(
     clippy::unwrap_used,
@@ -46,6 +46,9 @@ fn main() {
     }
     if wanted("keys") {
         keys::keys(&mut table);
+    }
+    if wanted("import") {
+        keys::import(&mut table);
     }
     if wanted("mount") {
         mount::mount(&mut table);

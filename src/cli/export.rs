@@ -1,17 +1,16 @@
 //! `signdrop key export --secret`
 
 use std::{
-    fs,
-    io::{self, IsTerminal as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
-use zeroize::Zeroizing;
 
 use super::{
     Error, Keys, at,
     keys::{open_keystore, unknown},
+    passphrase::{self, Ask},
     terminal::{progress, say, shown},
 };
 use crate::{
@@ -54,7 +53,7 @@ pub(super) fn run(
         Some(email) => Some(keystore.find(email)?.ok_or_else(|| unknown(email))?),
         None => None,
     };
-    let passphrase = passphrase(wish)?;
+    let passphrase = passphrase::read(wish.passphrase_file.as_deref(), Ask::Twice)?;
     let count = private_file::create(output, at(output), |file| {
         let mut write = |entry: &KeyEntry| {
             let secret = keystore.unlock(entry)?;
@@ -80,33 +79,4 @@ fn write_all(
     }
     bar.finish_and_clear();
     Ok(bar.position())
-}
-
-fn passphrase(wish: &Wish) -> Result<Zeroizing<String>, Error> {
-    let text = match &wish.passphrase_file {
-        Some(path) => {
-            let text = fs::read_to_string(path).map(Zeroizing::new);
-            let text = text.map_err(at(path))?;
-            Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())
-        }
-        None if !io::stdin().is_terminal() => {
-            return Err(Error::Usage(
-                "there is no terminal to ask for a passphrase: use --passphrase-file".into(),
-            ));
-        }
-        None => {
-            let ask = |prompt| rpassword::prompt_password(prompt).map(Zeroizing::new);
-            let (first, again) = (ask("Passphrase: ")?, ask("Once more: ")?);
-            if first != again {
-                return Err(Error::Failed("the two passphrases differ".into()));
-            }
-            first
-        }
-    };
-    if text.is_empty() {
-        return Err(Error::Usage(
-            "private keys are not written without a passphrase".into(),
-        ));
-    }
-    Ok(text)
 }

@@ -36,6 +36,7 @@ called() { grep -qxF "$1" /tmp/systemctl.calls || fail "not called: systemctl $1
 
 say "a backend with obs-sign and copr-keygen"
 useradd --system --user-group --create-home copr
+useradd --system --user-group --create-home copr-signer
 install -d -o copr -g copr $RESULTS
 rm -f /bin/sign
 printf '#!/bin/sh\necho obs-sign\n' > /bin/sign
@@ -56,6 +57,7 @@ gpg_home --passphrase '' --quick-gen-key "alice_tools (None) <$ALICE>" rsa2048 c
 gpgconf --homedir $KEYGEN/gnupg --kill gpg-agent
 echo 1 > "$KEYGEN/phrases/$ALICE"
 touch "$KEYGEN/phrases/$ALICE.lock"
+chown -R copr-signer:copr-signer $KEYGEN
 gpg_home --armor --export "$ALICE" > /tmp/alice.asc
 PACKAGE=/tmp/package.rpm
 mkdir /tmp/rpmbuild
@@ -141,6 +143,9 @@ step back3
 
 step back2
 called "enable --now copr-keygen"
+# What the agent goes on with while it runs as root is no file of copr-keygen's.
+gpgconf --homedir $KEYGEN/gnupg --kill gpg-agent
+[ -z "$(find $KEYGEN/gnupg $KEYGEN/phrases ! -user copr-signer)" ] || fail "files belong to somebody else: $(ls -lR $KEYGEN)"
 curl -s http://127.0.0.1:8180/ping && fail "signdrop still listens"
 echo 'signed after the way back' > /tmp/text
 for email in "$ALICE" "$BOB"; do
