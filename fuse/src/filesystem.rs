@@ -301,8 +301,7 @@ impl Filesystem for Requests {
                         opened.flags,
                         backing,
                     ),
-                    // It may be held back any moment.
-                    None => reply.created(&DISTRUST, &attributes, generation, number, opened.flags),
+                    None => reply.created(&TRUST, &attributes, generation, number, opened.flags),
                 }
             }
             Err(errno) => reply.error(refusal(errno)),

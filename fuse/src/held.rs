@@ -213,9 +213,11 @@ impl Tree {
 
     /// Takes a file in that an earlier run held back.
     ///
-    /// One that does not begin like what is held back gets its name again, if that is free. If not, what has the name stays:
-    /// one without first bytes is removed, since an earlier run ended before its writer wrote them; another one stays held
-    /// back as if the hook had refused it, and is not answered.
+    /// One that does not begin like what is held back gets its name again, if that is free. If not, what has the name stays,
+    /// and the other one stays held back as if the hook had refused it, and is not answered.
+    ///
+    /// One without first bytes is none that its writer meant. Beside a file that has the name, an earlier run ended before
+    /// they were written, and it is removed. Without, they were lost, as by a power cut: it stays held back as refused.
     pub(crate) fn take_in(
         &self,
         directory: &OwnedFd,
@@ -228,13 +230,14 @@ impl Tree {
         let path = self.nodes.path(place.0, &place.1);
         let head = found.head()?;
         let shows = self.concerns(path.as_deref(), &head);
-        if !shows {
-            let held = held_name(&place.1);
+        let held = held_name(&place.1);
+        if !shows && has_begun(&head) {
             match rename_over_nothing(directory, &held, directory, &place.1) {
-                Err(Errno::EXIST) if has_begun(&head) => {}
-                Err(Errno::EXIST) => return remove(directory, &held).map(|()| None),
+                Err(Errno::EXIST) => {}
                 result => return result.map(|()| None),
             }
+        } else if !shows && self.find(directory, &place.1).is_ok() {
+            return remove(directory, &held).map(|()| None);
         }
         let node = self.look_up(&found, place)?;
         {
