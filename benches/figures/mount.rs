@@ -221,7 +221,7 @@ fn names(table: &mut Table, mounted: &MountDaemon) {
     pair.row(
         table,
         "mount: create 10,000 files of 100 bytes",
-        "six requests to the daemon for each",
+        "seven requests to the daemon for each",
     );
     let places = Places::new(mounted, "alice/many");
     let names: Vec<String> = (0..ENTRIES)

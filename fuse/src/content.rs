@@ -70,6 +70,9 @@ impl Tree {
     fn may_read(&self, open: &OpenFile, node: &Node) -> Result<u64, Errno> {
         let content = node.content();
         if open.access == Access::Reads {
+            if content.telling > 0 {
+                return Err(Errno::BUSY);
+            }
             match content.state {
                 State::Held(_) | State::Nameless => return Err(Errno::BUSY),
                 State::Replaced => return Err(Errno::STALE),

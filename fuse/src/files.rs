@@ -16,7 +16,7 @@ use rustix::{
 use crate::{
     content::has_data,
     names::{Caller, NewMode, Told},
-    node::{Content, Node, Phase, State, Writing},
+    node::{Content, NOWHERE, Node, Phase, State, Writing},
     open::{Access, OpenFile, Target, Way},
     redirects::Start,
     tree::{Tree, errno, magic_link, remove},
@@ -62,7 +62,7 @@ impl Tree {
         let (node, stat) = given.inspect_err(|_| {
             let _ = remove(&directory, name);
         })?;
-        let path = self.nodes.path(parent, name);
+        let path = self.path_of(parent, name);
         let content = node.content();
         let opened = if self.is_watched(path.as_deref()) {
             let mut content = content;
@@ -88,12 +88,16 @@ impl Tree {
         }
         let path = self.path(&node);
         let writes = access(flags) == Access::Writes;
+        // Known by none of its names: the kernel looks the one up that it has.
+        if writes && self.has_lost_its_name(&node)? {
+            return Err(Errno::STALE);
+        }
         let mut content = if writes {
             node.content_at_rest()
         } else {
             node.content()
         };
-        if content.is_held() && !writes {
+        if (content.is_held() || content.telling > 0) && !writes {
             drop(content);
             // Where the kernel found it by a name that has an older version, it looks that up once more.
             return Err(match self.has_older(&node) {
@@ -143,6 +147,11 @@ impl Tree {
             }
         }
         self.opened(&node, &mut content, file, flags, Some(register))
+    }
+
+    /// Whether a file was known by a name that is gone, and has others.
+    fn has_lost_its_name(&self, node: &Node) -> Result<bool, Errno> {
+        Ok(node.place().0 == NOWHERE && rustix::fs::fstat(&*self.reach(node)?)?.st_nlink > 0)
     }
 
     /// Opens a file that is never held back, and has the kernel pass everything to it.
@@ -311,6 +320,13 @@ impl Tree {
         let node = target.node.clone();
         let mut content = node.content();
         content.writers.insert(open.number, Writing::Ended);
+        // Whoever has a copy of the descriptor is told, not only the first to close one.
+        if content.state == State::Held(Phase::Refused)
+            && !content.dirty
+            && let Some(errno) = content.refused
+        {
+            return Err(errno);
+        }
         if content.dirty && content.state == State::Plain {
             self.judge_once_more(&mut target, &mut content)?;
         }

@@ -14,7 +14,10 @@ use fuser::{
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::{fs::OFlags, io::Errno};
+use rustix::{
+    fs::{FileType, OFlags},
+    io::Errno,
+};
 
 use crate::{
     attributes::Changes,
@@ -60,7 +63,9 @@ fn entry(reply: ReplyEntry, result: Result<Told, Errno>) {
 }
 
 fn trust(told: &Told) -> Duration {
-    match told.node.content().is_held() {
+    let has_other_names = told.node.kind == FileType::RegularFile && told.stat.st_nlink > 1;
+    // What is written to it is judged by the name that it was looked up by last.
+    match has_other_names || told.node.content().is_held() {
         true => DISTRUST,
         false => TRUST,
     }
@@ -301,7 +306,8 @@ impl Filesystem for Requests {
                         opened.flags,
                         backing,
                     ),
-                    None => reply.created(&TRUST, &attributes, generation, number, opened.flags),
+                    // It may be held back any moment.
+                    None => reply.created(&DISTRUST, &attributes, generation, number, opened.flags),
                 }
             }
             Err(errno) => reply.error(refusal(errno)),
@@ -443,6 +449,7 @@ impl Filesystem for Requests {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let (mut failed, mut is_empty) = (None, true);
         let read = self.0.opens.directory(open.0).and_then(|directory| {
             directory.read(offset, &mut |found| {
                 if is_reserved(&found.name) {
@@ -454,7 +461,11 @@ impl Filesystem for Requests {
                     // One that is gone since is left out.
                     false => match self.0.look(directory.number, &found.name, caller(request)) {
                         Ok(told) => Some(told),
-                        Err(_) => return true,
+                        Err(Errno::NOENT | Errno::STALE | Errno::XDEV) => return true,
+                        Err(errno) => {
+                            failed = Some(errno);
+                            return false;
+                        }
                     },
                 };
                 let (generation, attributes, trust) = match &told {
@@ -480,12 +491,15 @@ impl Filesystem for Requests {
                 if full && let Some(told) = &told {
                     self.0.nodes.forget(told.node.number, 1);
                 }
+                is_empty &= full;
                 !full
             })
         });
-        match read {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(refusal(errno)),
+        match (read, failed.filter(|_| is_empty)) {
+            (Ok(()), Some(errno)) => reply.error(refusal(errno)),
+            // What has failed is met again by the next request.
+            (Ok(()), None) => reply.ok(),
+            (Err(errno), _) => reply.error(refusal(errno)),
         }
     }
 

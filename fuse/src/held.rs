@@ -74,7 +74,14 @@ impl Tree {
 
     fn leave(&self, node: &Node) {
         let place = node.place();
-        if self.index.lock().remove(&place).is_some() {
+        let mut index = self.index.lock();
+        // Another one may have come to be held back for that name.
+        let is_there = index
+            .get(&place)
+            .is_some_and(|there| there.number == node.number);
+        if is_there {
+            index.remove(&place);
+            drop(index);
             self.nodes.unpin(place.0);
             self.nodes.unpin(node.number);
         }
@@ -92,8 +99,6 @@ impl Tree {
     ) -> Result<(), Errno> {
         let (parent, name) = node.place();
         let directory = self.directory(parent)?;
-        // What was held back for this name is superseded. Where the hook has just finished it, it has taken the name.
-        self.discard(parent, &name, &directory)?;
         let stat = rustix::fs::fstat(file)?;
         if stat.st_nlink > 1 {
             return Err(Errno::BUSY);
@@ -103,9 +108,14 @@ impl Tree {
             content.epoch += 1;
             return Ok(());
         }
-        if !is_same_inode(&self.find(&directory, &name)?.stat, &stat) {
-            return Err(Errno::STALE);
-        }
+        let has_name = || match is_same_inode(&self.find(&directory, &name)?.stat, &stat) {
+            true => Ok(()),
+            false => Err(Errno::STALE),
+        };
+        has_name()?;
+        // What was held back for this name is superseded. Where the hook has just finished it, it has taken the name.
+        self.discard(parent, &name, &directory)?;
+        has_name()?;
         // Before the name is gone, so that whoever looks finds the one or the other.
         self.enter(node);
         rename_over_nothing(&directory, &name, &directory, &held_name(&name))
@@ -227,7 +237,7 @@ impl Tree {
         if found.kind() != FileType::RegularFile {
             return Err(Errno::INVAL);
         }
-        let path = self.nodes.path(place.0, &place.1);
+        let path = self.path_of(place.0, &place.1);
         let head = found.head()?;
         let shows = self.concerns(path.as_deref(), &head);
         let held = held_name(&place.1);
@@ -247,6 +257,8 @@ impl Tree {
                 false => Phase::Refused,
             });
             content.dirty = true;
+            // Until somebody writes to it: no retry makes it what was meant.
+            content.failed = (!shows).then_some(Errno::IO);
         }
         self.enter(&node);
         self.nodes.forget(node.number, 1);
@@ -286,11 +298,11 @@ impl Tree {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
-        self.keep(doomed);
+        self.keep(doomed, (parent, name));
         content.state = State::Nameless;
         self.leave(node);
         drop(content);
-        if was_refused && let Some(path) = self.nodes.path(parent, name) {
+        if was_refused && let Some(path) = self.path_of(parent, name) {
             self.hook.gone(&path);
         }
         Ok(true)
@@ -309,7 +321,7 @@ impl Tree {
             return Err(Errno::STALE);
         }
         let (parent, name) = node.place();
-        let was = self.nodes.path(parent, &name);
+        let was = self.path_of(parent, &name);
         rename_over_nothing(from, &held_name(&name), to, &held_name(&place.1))?;
         self.leave(node);
         node.set_place(place);
@@ -422,7 +434,7 @@ impl Tree {
         self.leave(node);
         node.set_place(from);
         drop(content);
-        if let Some(path) = self.nodes.path(parent, &name) {
+        if let Some(path) = self.path_of(parent, &name) {
             self.hook.gone(&path);
         }
         Ok(())
@@ -456,21 +468,27 @@ impl Tree {
         }
         let (parent, name) = node.place();
         let result = self.finish_at(node, parent, &name);
-        // While nobody reads it: what the kernel knows of its length and content is that of before.
-        self.tell_content(node.number);
         let mut content = node.content();
         content.epoch += 1;
-        let Ok(shown) = &result else {
-            content.state = State::Held(Phase::Refused);
-            drop(content);
-            node.tell_finished();
-            return result.map(|_| None);
-        };
-        content.state = shown.state;
-        content.successor.clone_from(&shown.successor);
-        self.leave(node);
+        content.telling += 1;
+        content.refused = result.as_ref().err().copied();
+        match &result {
+            Ok(shown) => {
+                content.state = shown.state;
+                content.successor.clone_from(&shown.successor);
+                self.leave(node);
+            }
+            Err(_) => content.state = State::Held(Phase::Refused),
+        }
         drop(content);
         node.tell_finished();
+        // While nobody reads it: what the kernel knows of its length and content is that of before. It waits for pages that it is
+        // asking for just now, so that nobody who could answer that may be waiting for this.
+        self.tell_content(node.number);
+        node.content().telling -= 1;
+        let Ok(shown) = &result else {
+            return result.map(|_| None);
+        };
         match (shown.state, before, &shown.path) {
             (State::Seen | State::Replaced, _, Some(path)) => self.hook.seen(path),
             (_, State::Held(Phase::Refused), Some(path)) => self.hook.gone(path),
@@ -481,7 +499,7 @@ impl Tree {
 
     fn finish_at(&self, node: &Node, parent: u64, name: &OsStr) -> Result<Shown, Errno> {
         let directory = self.directory(parent)?;
-        let path = self.nodes.path(parent, name);
+        let path = self.path_of(parent, name);
         let held = held_name(name);
         let found = self.find(&directory, &held)?;
         let file = self.open_content(node, OFlags::RDONLY)?;
@@ -504,7 +522,7 @@ impl Tree {
             let result = catch_unwind(AssertUnwindSafe(|| self.hook.finish(&file)));
             // The hook may have put another file in its place.
             let before = found.stat;
-            self.keep(Some(found));
+            self.keep(Some(found), (parent, &held));
             result.unwrap_or(Err(Errno::IO))?;
             let found = self.find(&directory, &held)?;
             if is_same_inode(&found.stat, &before) {
@@ -526,7 +544,7 @@ impl Tree {
             rustix::fs::fdatasync(&file)?;
         }
         rustix::fs::renameat(&directory, &held, &directory, name)?;
-        self.keep(doomed);
+        self.keep(doomed, (parent, name));
         Ok(Shown {
             state,
             path,

@@ -63,10 +63,10 @@ pub enum Progress {
     Refused,
 }
 
-/// A directory below that cannot be read: what an earlier run held back in it stays as it is.
+/// A directory below that cannot be read, or a file in it: what an earlier run held back there stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// The directory, relative to the mount.
+    /// The directory or file, relative to the mount.
     pub path: PathBuf,
     /// Why.
     pub errno: Errno,
@@ -140,7 +140,7 @@ impl Mount {
         })
     }
 
-    /// The directories that could not be looked through for what was held back when the mount was made.
+    /// What could not be looked through for what was held back when the mount was made.
     pub fn unreadable(&self) -> &[Unreadable] {
         &self.unreadable
     }
@@ -388,9 +388,14 @@ fn read_left(
     if !held.is_empty() {
         let number = reach(tree, path)?;
         for name in held {
-            // Something else of that name is nothing that the mount made.
-            if let Ok(Some(node)) = tree.take_in(&directory, (number, name)) {
-                left.held.push(node);
+            match tree.take_in(&directory, (number, name.clone())) {
+                Ok(Some(node)) => left.held.push(node),
+                // Something else of that name is nothing that the mount made.
+                Ok(None) | Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => left.unreadable.push(Unreadable {
+                    path: path.join(name),
+                    errno,
+                }),
             }
         }
     }

@@ -229,7 +229,7 @@ impl Tree {
             if content.is_held() {
                 return Err(Errno::BUSY);
             }
-            let to = self.nodes.path(parent, name);
+            let to = self.path_of(parent, name);
             self.check_link(&node, &content, to.as_deref())?;
         }
         let file = self.reach(&node)?;
@@ -256,7 +256,9 @@ impl Tree {
         let was_held = self.discard(parent, name, directory)?;
         let doomed = self.find(directory, name).ok();
         let removed = remove(directory, name);
-        self.keep(doomed);
+        if removed.is_ok() {
+            self.keep(doomed, (parent, name));
+        }
         match removed {
             Err(Errno::NOENT) if was_held => Ok(()),
             result => result,
@@ -268,7 +270,7 @@ impl Tree {
             return Err(Errno::NOENT);
         }
         let directory = self.directory(parent)?;
-        let removed = self.remove_empty(&directory, name);
+        let removed = self.remove_empty(parent, &directory, name);
         if removed != Err(Errno::NOTEMPTY) {
             return removed;
         }
@@ -278,13 +280,13 @@ impl Tree {
         let result = self.remove_refused(&node);
         self.nodes.forget(node.number, 1);
         result?;
-        self.remove_empty(&directory, name)
+        self.remove_empty(parent, &directory, name)
     }
 
-    fn remove_empty(&self, directory: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+    fn remove_empty(&self, parent: u64, directory: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
         let doomed = self.find(directory, name).ok();
         let removed = rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR);
-        self.keep(doomed.filter(|_| removed.is_ok()));
+        self.keep(doomed.filter(|_| removed.is_ok()), (parent, name));
         removed
     }
 

@@ -16,6 +16,8 @@ use crate::file_id::FileId;
 
 /// The number of the root. Source: Linux include/uapi/linux/fuse.h, `FUSE_ROOT_ID`.
 pub(crate) const ROOT: u64 = 1;
+/// The number of no directory: in it is what is not known by any name.
+pub(crate) const NOWHERE: u64 = 0;
 
 /// A name in a directory.
 pub(crate) type Place = (u64, OsString);
@@ -60,6 +62,10 @@ pub(crate) struct Content {
     pub(crate) made: Option<Instant>,
     /// Why the last write failed: what is there is not what its writer meant.
     pub(crate) failed: Option<Errno>,
+    /// Why the hook has refused it, while it is held back as refused.
+    pub(crate) refused: Option<Errno>,
+    /// How many times the kernel is being told just now that it has changed: until then nobody reads it.
+    pub(crate) telling: usize,
     /// What the hook has put in its place.
     pub(crate) successor: Option<FileId>,
 }
@@ -181,7 +187,7 @@ impl Nodes {
             by_number: HashMap::new(),
             generation: 0,
         }));
-        nodes.look_up(root, ROOT, FileType::Directory, (0, OsString::new()));
+        nodes.look_up(root, ROOT, FileType::Directory, (NOWHERE, OsString::new()));
         nodes
     }
 

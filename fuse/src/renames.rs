@@ -104,7 +104,7 @@ impl Tree {
         let over = over.map(|over| (over, over.content_at_rest()));
         let doomed = self.find(&new, to.1).ok();
         rustix::fs::renameat_with(&old, from.1, &new, to.1, flags)?;
-        self.keep(doomed);
+        self.keep(doomed, to);
         node.set_place((to.0, to.1.to_owned()));
         if from == to {
             return Ok(None);
@@ -197,7 +197,7 @@ impl Tree {
         if from == to {
             return Ok(());
         }
-        let watched = self.is_watched(self.nodes.path(to.0, to.1).as_deref());
+        let watched = self.is_watched(self.path_of(to.0, to.1).as_deref());
         if !watched {
             return Err(Errno::XDEV);
         }
@@ -212,7 +212,7 @@ impl Tree {
         from: (u64, &OsStr),
         to: (u64, &OsStr),
     ) -> Result<Move, Errno> {
-        let (from, to) = (self.nodes.path(from.0, from.1), self.nodes.path(to.0, to.1));
+        let (from, to) = (self.path_of(from.0, from.1), self.path_of(to.0, to.1));
         match found.kind() {
             FileType::Directory => {
                 let (from, to) = (from.as_deref(), to.as_deref());

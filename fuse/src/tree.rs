@@ -26,7 +26,7 @@ use crate::{
     closers::Closers,
     file_id::FileId,
     held::Index,
-    node::{Node, Nodes, Place, ROOT},
+    node::{NOWHERE, Node, Nodes, Place, ROOT},
     open::Opens,
     redirects::Redirects,
 };
@@ -173,11 +173,19 @@ impl Tree {
 
     /// Keeps what has lost a name, and was opened before that, until the kernel has forgotten it: another file must not get
     /// its number before, and whoever has just found it still opens it.
-    pub(crate) fn keep(&self, found: Option<Found>) {
-        if let Some(found) = found
-            && let Some(node) = self.known(&found)
-        {
+    ///
+    /// One that has other names can be opened by its handle. If it was known by the name that is gone, it is known by none now:
+    /// what it is written must not be judged by that.
+    pub(crate) fn keep(&self, found: Option<Found>, lost: (u64, &OsStr)) {
+        let Some(found) = found else { return };
+        let Some(node) = self.known(&found) else {
+            return;
+        };
+        let has_names = rustix::fs::fstat(&found.file).is_ok_and(|stat| stat.st_nlink > 0);
+        if !has_names {
             node.anchor().get_or_insert_with(|| Arc::new(found.file));
+        } else if node.is_at(&(lost.0, lost.1.to_owned())) {
+            node.set_place((NOWHERE, OsString::new()));
         }
     }
 
@@ -220,7 +228,26 @@ impl Tree {
     /// The path that a node is, or is going to be, seen under.
     pub(crate) fn path(&self, node: &Node) -> Option<PathBuf> {
         let (directory, name) = node.place();
-        self.nodes.path(directory, &name)
+        self.path_of(directory, &name)
+    }
+
+    /// The path of a name in a directory, relative to the root.
+    pub(crate) fn path_of(&self, directory: u64, name: &OsStr) -> Option<PathBuf> {
+        let known = self.nodes.path(directory, name);
+        // The kernel forgets directories that are above what is held back.
+        known.or_else(|| Some(self.path_below(directory)?.join(name)))
+    }
+
+    /// The path of a directory as it is on the disk.
+    fn path_below(&self, directory: u64) -> Option<PathBuf> {
+        let directory = self.directory(directory).ok()?;
+        // One that was removed still tells a path.
+        if rustix::fs::fstat(&directory).ok()?.st_nlink == 0 {
+            return None;
+        }
+        let path = std::fs::read_link(magic_link(directory.as_fd())).ok()?;
+        let root = std::fs::read_link(magic_link(self.root.as_fd())).ok()?;
+        path.strip_prefix(root).ok().map(Path::to_owned)
     }
 
     /// Whether the file at a path may be held back; where the path is not known, it may.

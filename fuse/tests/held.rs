@@ -646,6 +646,14 @@ fn restart_finishes(mounted: &mut Mounted) {
         fs::symlink_metadata(held("link")).is_ok(),
         "what is no file is left alone"
     );
+    let shown = names(&dir);
+    assert_eq!(mounted.mount().retry(Path::new("")).len(), 3);
+    assert_eq!(
+        names(&dir),
+        shown,
+        "what nobody has written since is not meant"
+    );
+    assert_eq!(fs::read(dir.join("begun")).unwrap(), sealed);
 }
 
 #[test]

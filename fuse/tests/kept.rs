@@ -11,9 +11,13 @@ mod common;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
+    os::unix::{
+        fs::{FileExt as _, PermissionsExt as _},
+        process::ExitStatusExt as _,
+    },
     path::Path,
     process::Command,
+    sync::atomic::Ordering,
     thread,
     time::Duration,
 };
@@ -257,4 +261,166 @@ fn what_was_held_back_and_removed_behind_the_mounts_back_can_be_made_anew() {
     let removed = fs::remove_file(&path);
     assert!(removed.is_ok() || errno(removed) == Errno::NOENT);
     sealed(&path);
+}
+
+#[test]
+fn a_file_is_not_judged_by_a_name_that_it_has_lost() {
+    each_manner(|mounted| {
+        let (draft, path) = (mounted.at().join("draft"), mounted.at().join("letter"));
+        for by_descriptor in [false, true] {
+            let mut writer = File::create(&draft).unwrap();
+            fs::hard_link(&draft, &path).unwrap();
+            if by_descriptor {
+                fs::remove_file(&draft).unwrap();
+                assert_eq!(
+                    errno(writer.write_all(&letter(b"by descriptor"))),
+                    Errno::STALE
+                );
+                assert_eq!(fs::read(&path).unwrap(), b"");
+            } else {
+                close(writer).unwrap();
+                fs::remove_file(&draft).unwrap();
+                fs::write(&path, letter(b"by name")).unwrap();
+                assert_eq!(found(&path), Found::Sealed);
+            }
+            fs::remove_file(&path).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_descriptor_whose_file_has_no_name_any_more_throws_nobodys_letter_away() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        let mut first = File::create(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let mut second = File::create(&path).unwrap();
+        second.write_all(&letter(b"second")).unwrap();
+        first.write_all(&letter(b"first")).unwrap();
+        close(second).unwrap();
+        close(first).unwrap();
+        assert_eq!(found(&path), Found::Sealed);
+        assert!(fs::read(&path).unwrap().ends_with(b"second"));
+    });
+}
+
+#[test]
+fn names_that_are_removed_keep_no_descriptor_open() {
+    let mounted = Mounted::new();
+    let open = || {
+        let below = mounted.below();
+        let all = fs::read_dir("/proc/self/fd").unwrap();
+        all.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+            .filter(|target| target.starts_with(&below))
+            .count()
+    };
+    let before = open();
+    for number in 0..100 {
+        let path = mounted.at().join(format!("{number}"));
+        let link = mounted.at().join(format!("link-{number}"));
+        fs::write(&path, "text").unwrap();
+        fs::hard_link(&path, &link).unwrap();
+        fs::remove_file(&link).unwrap();
+    }
+    until("released", || open() < before + 10);
+}
+
+#[test]
+fn what_is_held_back_is_known_when_the_kernel_has_forgotten_where_it_is() {
+    let mounted = Mounted::new();
+    let directory = mounted.at().join("a/b/c");
+    fs::create_dir_all(&directory).unwrap();
+    mounted.hook.fail_at.store(1, Ordering::SeqCst);
+    let writer = fs::write(directory.join("letter"), letter(b"refused"));
+    // It does not tell of a close that failed.
+    writer.unwrap();
+    until("refused", || {
+        let held = mounted.mount().held_back();
+        held.iter().any(|held| held.progress == Progress::Refused)
+    });
+    until("forgotten", || {
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        // The root, the directory, the file.
+        mounted.mount().inodes() <= 3
+    });
+    let held = mounted.mount().held_back();
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0].path, Path::new("a/b/c/letter"));
+    let retried = mounted.mount().retry(Path::new("a/b"));
+    assert_eq!(retried, [("a/b/c/letter".into(), Ok(()))]);
+    assert_eq!(found(&directory.join("letter")), Found::Sealed);
+}
+
+#[test]
+fn every_close_of_a_copy_tells_of_the_refusal() {
+    each_manner(|mounted| {
+        mounted.hook.fail_at.store(1, Ordering::SeqCst);
+        let mut writer = File::create(mounted.at().join("letter")).unwrap();
+        writer.write_all(&letter(b"refused")).unwrap();
+        let copy = writer.try_clone().unwrap();
+        assert_eq!(close(copy), Err(Errno::NOSPC));
+        assert_eq!(close(writer), Err(Errno::NOSPC));
+    });
+}
+
+#[test]
+fn a_new_version_has_the_rights_of_the_old_one() {
+    // Where it is sealed by a copy, the rights are the hook's affair.
+    let mounted = Mounted::new();
+    let path = mounted.at().join("letter");
+    sealed(&path);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+    // Source: Linux include/uapi/linux/posix_acl_xattr.h: version 2; tag, permissions and number of each.
+    let entries = [
+        (0x01, 7, u32::MAX),
+        (0x02, 7, 1000),
+        (0x04, 0, u32::MAX),
+        (0x10, 7, u32::MAX),
+        (0x20, 5, u32::MAX),
+    ];
+    let mut acl = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        acl.extend(u16::to_le_bytes(tag));
+        acl.extend(u16::to_le_bytes(permissions));
+        acl.extend(u32::to_le_bytes(id));
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    let name = "system.posix_acl_default";
+    rustix::fs::setxattr(mounted.below(), name, &acl, flags).unwrap();
+    fs::write(&path, letter(b"new")).unwrap();
+    assert_eq!(found(&path), Found::Sealed);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+        0o664
+    );
+    let access = rustix::fs::getxattr(&path, "system.posix_acl_access", &mut [0_u8; 100]);
+    assert_eq!(access, Err(Errno::NODATA));
+}
+
+#[test]
+fn nobody_who_waits_for_a_letter_keeps_it_from_being_shown() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        fs::write(&path, vec![b'x'; 8 << 20]).unwrap();
+        let reader = File::open(&path).unwrap();
+        *mounted.hook.delay.lock().unwrap() = Duration::from_secs(2);
+        let text = letter(&[7; 4 << 20]);
+        let writer = OpenOptions::new().write(true).open(&path).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                writer.write_all_at(&text, 0).unwrap();
+                writer.set_len(text.len() as u64).unwrap();
+                close(writer).unwrap();
+            });
+            thread::sleep(Duration::from_millis(700));
+            // As many as there are threads that answer.
+            for _ in 0..8 {
+                scope.spawn(|| drop(for_writing().open(&path)));
+            }
+            thread::sleep(Duration::from_millis(300));
+            // That it ends is what counts.
+            let _ = reader.read_at(&mut [0; 4096], 6 << 20);
+        });
+        assert_eq!(found(&path), Found::Sealed);
+    });
 }

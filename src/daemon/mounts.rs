@@ -94,7 +94,7 @@ impl Mounts {
             let mount = Mount::start(&drop.root, at, CLOSERS, Arc::new(finisher))?;
             for unreadable in mount.unreadable() {
                 let (path, error) = (drop.root.join(&unreadable.path), unreadable.errno);
-                tracing::warn!(?path, %error, "cannot look for what was held back in a directory; it stays so");
+                tracing::warn!(?path, %error, "cannot take in what was held back there; it stays so");
             }
             let reads = reading(&mount);
             tracing::info!(at = %at.display(), root = %drop.root.display(), reads, "mounted");
@@ -232,13 +232,11 @@ impl Hook for Finisher {
                         return match (record.outcome, error) {
                             (Outcome::Failed, Some(error)) => Err(errno_of(&error)),
                             (Outcome::Failed, None) => Err(Errno::IO),
-                            (
-                                Outcome::Signed
-                                | Outcome::Unsigned
-                                | Outcome::Unchanged
-                                | Outcome::Ignored,
-                                _,
-                            ) => Ok(()),
+                            (Outcome::Signed | Outcome::Unsigned, _) => Ok(()),
+                            // What was written by nobody but its writer is not on the disk yet.
+                            (Outcome::Unchanged | Outcome::Ignored, _) => {
+                                rustix::fs::fdatasync(place.open()?)
+                            }
                         };
                     }
                     Settlement::BeingWritten | Settlement::Again => thread::sleep(LATER),
