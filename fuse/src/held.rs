@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     ffi::OsStr,
     fs::File,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,7 @@ use std::{
 
 use fuser::INodeNo;
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat},
+    fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags},
     io::Errno,
 };
 
@@ -23,7 +23,7 @@ use crate::{
     node::{Content, Node, Phase, Place, State, Writing},
     open::{OpenFile, Target},
     redirects::{PATIENCE, Start},
-    tree::{Found, Tree, head, held_name, is_same_inode, remove},
+    tree::{Found, Tree, head, held_name, is_same_inode, magic_link, remove},
 };
 
 /// The files that are held back, by the names that they get.
@@ -166,6 +166,7 @@ impl Tree {
         copy::attributes(old.as_fd(), &file)?;
         if start == Start::Copy {
             copy::content(old.as_fd(), &file)?;
+            mark_half(&file)?;
         }
         // One at a time from here on: who comes second takes what the first one has made.
         let _making = self.index.making();
@@ -226,6 +227,8 @@ impl Tree {
     /// One that does not begin like what is held back gets its name again, if that is free. If not, what has the name stays,
     /// and the other one stays held back as if the hook had refused it, and is not answered.
     ///
+    /// So does one that was being written over the old content: what is whole may be a mixture of both.
+    ///
     /// One without first bytes is none that its writer meant. Beside a file that has the name, an earlier run ended before
     /// they were written, and it is removed. Without, they were lost, as by a power cut: it stays held back as refused.
     pub(crate) fn take_in(
@@ -240,29 +243,31 @@ impl Tree {
         let path = self.path_of(place.0, &place.1);
         let head = found.head()?;
         let shows = self.concerns(path.as_deref(), &head);
+        let (is_half, has_begun) = (is_half(found.file.as_fd())?, has_begun(&head));
         let held = held_name(&place.1);
-        if !shows && has_begun(&head) {
+        if !shows && !is_half && has_begun {
             match rename_over_nothing(directory, &held, directory, &place.1) {
                 Err(Errno::EXIST) => {}
                 result => return result.map(|()| None),
             }
-        } else if !shows && self.find(directory, &place.1).is_ok() {
+        } else if !shows && !has_begun && self.find(directory, &place.1).is_ok() {
             return remove(directory, &held).map(|()| None);
         }
         let node = self.look_up(&found, place)?;
+        let is_whole = shows && !is_half;
         {
             let mut content = node.content();
-            content.state = State::Held(match shows {
+            content.state = State::Held(match is_whole {
                 true => Phase::Written,
                 false => Phase::Refused,
             });
             content.dirty = true;
             // Until somebody writes to it: no retry makes it what was meant.
-            content.failed = (!shows).then_some(Errno::IO);
+            content.failed = (!is_whole).then_some(Errno::IO);
         }
         self.enter(&node);
         self.nodes.forget(node.number, 1);
-        Ok(shows.then_some(node))
+        Ok(is_whole.then_some(node))
     }
 
     /// Removes what is held back for a name, if anything. Whoever has it open goes on with it, nameless.
@@ -455,6 +460,7 @@ impl Tree {
             content.state = State::Held(Phase::Refused);
             return Err(errno);
         }
+        unmark_half(self.reach(node)?.as_fd())?;
         content.state = State::Held(Phase::Finishing);
         content.dirty = false;
         content.epoch += 1;
@@ -574,6 +580,34 @@ struct Shown {
     state: State,
     path: Option<PathBuf>,
     successor: Option<FileId>,
+}
+
+/// The extended attribute of what begins with old content, until its writers have closed it. Nobody but an administrator sees
+/// it, and nobody sees the file. Source: xattr(7), trusted extended attributes.
+const HALF: &str = "trusted.signdrop.half";
+
+/// Notes for the next start that a file may be half old and half new.
+fn mark_half(file: &File) -> Result<(), Errno> {
+    match rustix::fs::fsetxattr(file, HALF, b"", XattrFlags::empty()) {
+        // The filesystem below has none.
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        result => result,
+    }
+}
+
+fn unmark_half(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    match rustix::fs::removexattr(magic_link(file), HALF) {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn is_half(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    match rustix::fs::getxattr(magic_link(file), HALF, &mut [0_u8; 0]) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Whether anything has been written where a file's first bytes are.

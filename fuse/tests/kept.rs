@@ -424,3 +424,40 @@ fn nobody_who_waits_for_a_letter_keeps_it_from_being_shown() {
         assert_eq!(found(&path), Found::Sealed);
     });
 }
+
+#[test]
+fn what_is_half_old_and_half_new_is_not_sealed_by_the_next_start() {
+    const HALF: &str = "trusted.signdrop.half";
+    let mut mounted = Mounted::new();
+    let (path, text) = (mounted.at().join("letter"), letter(b"dear reader"));
+    let before = sealed(&path);
+    let held = mounted.below().join(".signdrop-held-letter~");
+    let marked = |path: &Path| rustix::fs::getxattr(path, HALF, &mut [0_u8; 0]);
+    let writer = for_writing().open(&path).unwrap();
+    writer.write_all_at(&text, 0).unwrap();
+    assert_eq!(marked(&held), Ok(0));
+    close(writer).unwrap();
+    assert_eq!(
+        marked(&mounted.below().join("letter")),
+        Err(Errno::NODATA),
+        "what is closed is meant"
+    );
+    assert_eq!(fs::read(&path).unwrap(), before);
+    mounted.stop(Duration::from_secs(10));
+    // As a kill leaves it: whole by its own account, and not closed.
+    fs::write(&held, letter(b"half of each")).unwrap();
+    rustix::fs::setxattr(&held, HALF, b"", rustix::fs::XattrFlags::empty()).unwrap();
+    mounted.start();
+    let refused = |mounted: &Mounted| {
+        assert_eq!(fs::read(&path).unwrap(), before);
+        let held = mounted.mount().held_back();
+        assert_eq!(held.len(), 1, "{held:?}");
+        assert_eq!(held[0].progress, Progress::Refused);
+    };
+    refused(&mounted);
+    mounted.mount().retry(Path::new(""));
+    refused(&mounted);
+    fs::write(&path, letter(b"written anew")).unwrap();
+    assert!(fs::read(&path).unwrap().ends_with(b"written anew"));
+    assert_eq!(found(&path), Found::Sealed);
+}
