@@ -242,10 +242,19 @@ impl Way {
         let _ = renewed();
     }
 
-    /// A file that was held back is gone.
-    pub fn gone(&self, drop: &Drop, relative: &Path) {
-        if let Err(error) = self.records.remove(&drop.root.join(relative)) {
-            tracing::error!(artifact = %relative.display(), error = reason(&error), "cannot forget a file that is gone");
+    /// A file that was held back has another path, or is gone.
+    pub fn moved(&self, drop: &Drop, from: &Path, to: Option<&Path>) {
+        let (was, is) = (drop.root.join(from), to.map(|to| drop.root.join(to)));
+        let follow = || {
+            if let Some(is) = is
+                && let Some(record) = self.records.find(&was)?
+            {
+                self.records.put(&is, &record)?;
+            }
+            self.records.remove(&was)
+        };
+        if let Err(error) = follow() {
+            tracing::error!(artifact = %from.display(), error = reason(&error), "cannot take the record of a file to where that is now");
         }
     }
 

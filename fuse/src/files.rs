@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, MutexGuard},
+    sync::Arc,
 };
 
 use fuser::{BackingId, FopenFlags};
@@ -62,15 +62,16 @@ impl Tree {
         let (node, stat) = given.inspect_err(|_| {
             let _ = remove(&directory, name);
         })?;
-        let path = self.path_of(parent, name);
-        let content = node.content();
-        let opened = if self.is_watched(path.as_deref()) {
-            let mut content = content;
-            content.state = State::Plain;
-            self.opened(&node, &mut content, made.into(), flags, None)?
-        } else {
-            self.open_passed(&node, content, flags, register)?
+        let passing = self.passing(|| self.path_of(parent, name));
+        let mut content = node.content();
+        let opened = match &passing {
+            Some(_) => self.open_passed(&node, &mut content, flags, register)?,
+            None => {
+                content.state = State::Plain;
+                self.opened(&node, &mut content, made.into(), flags, None)?
+            }
         };
+        drop(content);
         Ok((Told { node, stat }, opened))
     }
 
@@ -86,8 +87,8 @@ impl Tree {
         if node.kind != FileType::RegularFile {
             return Err(Errno::NXIO);
         }
-        let path = self.path(&node);
         let writes = access(flags) == Access::Writes;
+        let passing = self.passing(|| self.path(&node));
         // Known by none of its names: the kernel looks the one up that it has.
         if writes && self.has_lost_its_name(&node)? {
             return Err(Errno::STALE);
@@ -117,8 +118,16 @@ impl Tree {
             }
             return Err(Errno::STALE);
         }
-        if !content.is_held() && !self.is_watched(path.as_deref()) {
-            return self.open_passed(&node, content, flags, register);
+        if passing.is_some() && !content.is_held() {
+            return self.open_passed(&node, &mut content, flags, register);
+        }
+        if !writes && flags.contains(OFlags::TRUNC) {
+            drop(content);
+            self.truncate(&node, 0)?;
+            content = node.content();
+            if content.is_held() {
+                return Err(Errno::BUSY);
+            }
         }
         let file = self.open_content(&node, if writes { OFlags::RDWR } else { OFlags::RDONLY })?;
         if content.state == State::Unknown {
@@ -158,23 +167,24 @@ impl Tree {
     fn open_passed(
         &self,
         node: &Arc<Node>,
-        mut content: MutexGuard<'_, Content>,
+        content: &mut Content,
         flags: OFlags,
         register: Register<'_>,
     ) -> Result<Opened, Errno> {
+        let truncates = flags.contains(OFlags::TRUNC);
         let file = self.open_content(
             node,
-            if access(flags) == Access::Writes {
+            if truncates || access(flags) == Access::Writes {
                 OFlags::RDWR
             } else {
                 OFlags::RDONLY
             },
         )?;
-        if access(flags) == Access::Writes && flags.contains(OFlags::TRUNC) {
+        if truncates {
             rustix::fs::ftruncate(&file, 0)?;
         }
-        let way = self.way(&mut content, &file, Some(register));
-        Ok(self.add(node, &mut content, file, flags, way))
+        let way = self.way(content, &file, Some(register));
+        Ok(self.add(node, content, file, flags, way))
     }
 
     fn opened(
@@ -368,6 +378,11 @@ impl Tree {
             .open(&self.root, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok(self.opens.add_directory(file, number))
     }
+}
+
+/// Whether whoever opens a file like this changes it, or may.
+pub(crate) fn changes(flags: OFlags) -> bool {
+    access(flags) == Access::Writes || flags.contains(OFlags::TRUNC)
 }
 
 fn access(flags: OFlags) -> Access {

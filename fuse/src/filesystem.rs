@@ -5,6 +5,7 @@ use std::{
     io,
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -21,8 +22,9 @@ use rustix::{
 
 use crate::{
     attributes::Changes,
+    files::changes,
     names::{Caller, NewMode, Told},
-    tree::{DISTRUST, TRUST, Tree, attributes, is_reserved, kind},
+    tree::{DISTRUST, TRUST, Tree, attributes, kind},
 };
 
 /// The longest read and write. Source: Linux fs/fuse/fuse_i.h, `FUSE_MAX_MAX_PAGES` of 4 KiB.
@@ -30,6 +32,21 @@ const LONGEST: u32 = 1 << 20;
 
 /// Answers the kernel out of a tree.
 pub(crate) struct Requests(pub(crate) Arc<Tree>);
+
+impl Requests {
+    /// Answers a request: at once, or, if it may have to wait for the hook, on a thread of its own, so that nobody else waits.
+    ///
+    /// Where no thread is to be had, the request is answered EIO by being dropped.
+    fn answer(&self, waits: bool, answer: impl FnOnce(&Tree) + Send + 'static) {
+        if !waits {
+            return answer(&self.0);
+        }
+        let tree = self.0.clone();
+        let _ = thread::Builder::new()
+            .name("waiter".into())
+            .spawn(move || answer(&tree));
+    }
+}
 
 fn refusal(errno: Errno) -> fuser::Errno {
     fuser::Errno::from_i32(errno.raw_os_error())
@@ -101,7 +118,12 @@ impl Filesystem for Requests {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(reply, self.0.look(parent.0, name, caller(request)));
+        let caller = caller(request);
+        let waits = self.0.redirects.is_led(caller.thread) && self.0.waits_for_name(parent.0, name);
+        let name = name.to_owned();
+        self.answer(waits, move |tree| {
+            entry(reply, tree.look(parent.0, &name, caller));
+        });
     }
 
     fn forget(&self, _request: &Request, number: INodeNo, lookups: u64) {
@@ -148,10 +170,17 @@ impl Filesystem for Requests {
             modified: mtime,
             open: open.map(|open| open.0),
         };
-        match self.0.change_attributes(number.0, changes) {
-            Ok(stat) => reply.attr(&TRUST, &attributes(&stat)),
-            Err(errno) => reply.error(refusal(errno)),
-        }
+        let waits = size.is_some()
+            && match open {
+                Some(open) => self.0.waits_for_open(open.0),
+                None => self.0.waits_for_file(number.0),
+            };
+        self.answer(waits, move |tree| {
+            match tree.change_attributes(number.0, changes) {
+                Ok(stat) => reply.attr(&TRUST, &attributes(&stat)),
+                Err(errno) => reply.error(refusal(errno)),
+            }
+        });
     }
 
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
@@ -196,7 +225,11 @@ impl Filesystem for Requests {
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.0.unlink(parent.0, name));
+        let waits = self.0.waits_for_name(parent.0, name);
+        let name = name.to_owned();
+        self.answer(waits, move |tree| {
+            empty(reply, tree.unlink(parent.0, &name));
+        });
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -228,17 +261,22 @@ impl Filesystem for Requests {
         reply: ReplyEmpty,
     ) {
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        let node = match self.0.rename((parent.0, name), (to.0, to_name), flags) {
-            Ok(Some(node)) => node,
-            renamed => return empty(reply, renamed.map(|_| ())),
-        };
-        let (tree, from) = (self.0.clone(), (parent.0, name.to_owned()));
-        let to = (to.0, to_name.to_owned());
-        self.0.renamers.hand_over(move || {
-            empty(reply, tree.finish_renamed(&node, from));
-            let told = tree.clone();
-            tree.closers
-                .hand_over(move || told.tell_renamed(to.0, &to.1));
+        let waits = self.0.waits_for_name(parent.0, name) || self.0.waits_for_name(to.0, to_name);
+        let (from, to) = ((parent.0, name.to_owned()), (to.0, to_name.to_owned()));
+        let tree = self.0.clone();
+        self.answer(waits, move |_| {
+            let node = match tree.rename((from.0, &from.1), (to.0, &to.1), flags) {
+                Ok(Some(node)) => node,
+                renamed => return empty(reply, renamed.map(|_| ())),
+            };
+            let finisher = tree.clone();
+            tree.renamers.hand_over(move || {
+                empty(reply, finisher.finish_renamed(&node, from));
+                let told = finisher.clone();
+                finisher
+                    .closers
+                    .hand_over(move || told.tell_renamed(to.0, &to.1));
+            });
         });
     }
 
@@ -250,24 +288,30 @@ impl Filesystem for Requests {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        entry(reply, self.0.link(number.0, parent.0, name));
+        let name = name.to_owned();
+        self.answer(self.0.waits_for_file(number.0), move |tree| {
+            entry(reply, tree.link(number.0, parent.0, &name));
+        });
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let opened = {
-            let register = |file: &std::fs::File| reply.open_backing(file);
-            self.0
-                .open_file(number.0, open_flags(flags.0), caller(request), &register)
-        };
-        match opened {
-            Ok(opened) => match &opened.backing {
-                Some(backing) => {
-                    reply.opened_passthrough(FileHandle(opened.number), opened.flags, backing)
-                }
-                None => reply.opened(FileHandle(opened.number), opened.flags),
-            },
-            Err(errno) => reply.error(refusal(errno)),
-        }
+        let (flags, caller) = (open_flags(flags.0), caller(request));
+        let waits = changes(flags) && self.0.waits_for_file(number.0);
+        self.answer(waits, move |tree| {
+            let opened = {
+                let register = |file: &std::fs::File| reply.open_backing(file);
+                tree.open_file(number.0, flags, caller, &register)
+            };
+            match opened {
+                Ok(opened) => match &opened.backing {
+                    Some(backing) => {
+                        reply.opened_passthrough(FileHandle(opened.number), opened.flags, backing)
+                    }
+                    None => reply.opened(FileHandle(opened.number), opened.flags),
+                },
+                Err(errno) => reply.error(refusal(errno)),
+            }
+        });
     }
 
     fn create(
@@ -343,18 +387,25 @@ impl Filesystem for Requests {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self
-            .0
-            .write(open.0, offset, data, open_flags(flags.0))
-            .and_then(|written| {
-                if kind.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-                    self.0.drop_set_id(open.0)?;
-                }
-                Ok(written)
-            });
-        match written {
-            Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
-            Err(errno) => reply.error(refusal(errno)),
+        let write = move |tree: &Tree, data: &[u8]| {
+            let written = tree
+                .write(open.0, offset, data, open_flags(flags.0))
+                .and_then(|written| {
+                    if kind.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+                        tree.drop_set_id(open.0)?;
+                    }
+                    Ok(written)
+                });
+            match written {
+                Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
+                Err(errno) => reply.error(refusal(errno)),
+            }
+        };
+        if self.0.waits_for_open(open.0) {
+            let data = data.to_vec();
+            self.answer(true, move |tree| write(tree, &data));
+        } else {
+            write(&self.0, data);
         }
     }
 
@@ -426,7 +477,7 @@ impl Filesystem for Requests {
     ) {
         let read = self.0.opens.directory(open.0).and_then(|directory| {
             directory.read(offset, &mut |found| {
-                is_reserved(&found.name)
+                self.0.is_reserved(&found.name)
                     || !reply.add(
                         INodeNo(found.number),
                         found.next,
@@ -452,7 +503,7 @@ impl Filesystem for Requests {
         let (mut failed, mut is_empty) = (None, true);
         let read = self.0.opens.directory(open.0).and_then(|directory| {
             directory.read(offset, &mut |found| {
-                if is_reserved(&found.name) {
+                if self.0.is_reserved(&found.name) {
                     return true;
                 }
                 let is_dot = found.name == "." || found.name == "..";
@@ -592,7 +643,9 @@ impl Filesystem for Requests {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.0.allocate(open.0, offset, length, mode));
+        self.answer(self.0.waits_for_open(open.0), move |tree| {
+            empty(reply, tree.allocate(open.0, offset, length, mode));
+        });
     }
 
     fn lseek(
@@ -623,13 +676,12 @@ impl Filesystem for Requests {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        match self
-            .0
-            .copy((open_from.0, offset_from), (open_to.0, offset_to), len)
-        {
-            Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
-            Err(errno) => reply.error(refusal(errno)),
-        }
+        self.answer(self.0.waits_for_open(open_to.0), move |tree| {
+            match tree.copy((open_from.0, offset_from), (open_to.0, offset_to), len) {
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+                Err(errno) => reply.error(refusal(errno)),
+            }
+        });
     }
 }
 

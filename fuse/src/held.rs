@@ -168,11 +168,17 @@ impl Tree {
             copy::content(old.as_fd(), &file)?;
             mark_half(&file)?;
         }
-        // One at a time from here on: who comes second takes what the first one has made.
-        let _making = self.index.making();
-        if let Some(version) = self.version(directory, place)? {
-            return Ok(version);
-        }
+        // One at a time from here on: who comes second takes what the first one has made. Nobody waits for the hook meanwhile.
+        let _making = loop {
+            let making = self.index.making();
+            if self.index.find(place.0, &place.1).is_none() {
+                break making;
+            }
+            drop(making);
+            if let Some(version) = self.version(directory, place)? {
+                return Ok(version);
+            }
+        };
         let is_same = |found: &Found| Ok(is_same_inode(&found.stat, &rustix::fs::fstat(old)?));
         if !self
             .find(directory, &place.1)
@@ -308,9 +314,37 @@ impl Tree {
         self.leave(node);
         drop(content);
         if was_refused && let Some(path) = self.path_of(parent, name) {
-            self.hook.gone(&path);
+            self.hook.moved(&path, None);
         }
         Ok(true)
+    }
+
+    /// Waits until the hook has none of what is held back for a name. With nothing locked: whoever asks for what is locked
+    /// would wait as well.
+    pub(crate) fn wait_for(&self, place: &Place) {
+        if let Some(node) = self.index.find(place.0, &place.1) {
+            drop(node.content_at_rest());
+        }
+    }
+
+    /// Whether whoever asks something about a name may have to wait for the hook.
+    pub(crate) fn waits_for_name(&self, directory: u64, name: &OsStr) -> bool {
+        let held = self.index.find(directory, name);
+        held.is_some_and(|node| node.is_finishing())
+    }
+
+    /// The same of whoever changes a file that the kernel knows.
+    pub(crate) fn waits_for_file(&self, number: u64) -> bool {
+        self.node(number).is_ok_and(|node| node.is_finishing())
+    }
+
+    /// The same of whoever changes a file that is open.
+    pub(crate) fn waits_for_open(&self, open: u64) -> bool {
+        self.opens.file(open).is_ok_and(|open| {
+            let node = open.target().node.clone();
+            let (directory, name) = node.place();
+            node.is_finishing() || self.waits_for_name(directory, &name)
+        })
     }
 
     /// Gives what is held back another name to get.
@@ -332,9 +366,9 @@ impl Tree {
         node.set_place(place);
         self.enter(node);
         if content.state == State::Held(Phase::Refused)
-            && let Some(path) = was
+            && let Some(was) = was
         {
-            self.hook.gone(&path);
+            self.hook.moved(&was, self.path(node).as_deref());
         }
         Ok(())
     }
@@ -440,7 +474,7 @@ impl Tree {
         node.set_place(from);
         drop(content);
         if let Some(path) = self.path_of(parent, &name) {
-            self.hook.gone(&path);
+            self.hook.moved(&path, None);
         }
         Ok(())
     }
@@ -497,7 +531,7 @@ impl Tree {
         };
         match (shown.state, before, &shown.path) {
             (State::Seen | State::Replaced, _, Some(path)) => self.hook.seen(path),
-            (_, State::Held(Phase::Refused), Some(path)) => self.hook.gone(path),
+            (_, State::Held(Phase::Refused), Some(path)) => self.hook.moved(path, None),
             _ => {}
         }
         Ok(Some((parent, name)))

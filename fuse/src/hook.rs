@@ -27,15 +27,18 @@ pub trait Hook: Send + Sync + 'static {
     /// What `close` is to answer. The file then stays held back.
     fn finish(&self, held: &Held<'_>) -> Result<(), Errno>;
 
-    /// When the mount is made, a name that is the mount's own and no file that is held back lies in a directory below: something
-    /// that the hook may have left there.
+    /// Whether a name is one that the hook itself gives for a while to a file beside the one that it finishes. Such names are
+    /// the mount's own: nobody sees or makes them.
+    fn makes(&self, name: &OsStr) -> bool;
+
+    /// When the mount is made, such a name lies in a directory below: an earlier run may have left it there.
     fn left(&self, directory: BorrowedFd<'_>, name: &OsStr);
 
     /// The file that was finished is seen now, under its path.
     fn seen(&self, path: &Path);
 
-    /// The file was finished in vain before, and is gone now.
-    fn gone(&self, path: &Path);
+    /// The file was finished in vain before, and has another path now, or is not held back any more.
+    fn moved(&self, from: &Path, to: Option<&Path>);
 
     /// Whether a file that is finished at one path is so at the other. A rename where it is not answers `EXDEV`, so that
     /// it is copied instead, and finished anew.

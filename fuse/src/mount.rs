@@ -22,10 +22,10 @@ use crate::{
     file_id::FileId,
     filesystem::Requests,
     node::{Node, Phase, ROOT, State},
-    tree::{Tree, is_reserved, name_of_held},
+    tree::{Tree, name_of_held},
 };
 
-/// The threads that answer the kernel. Requests about a file that the hook has wait for that; all others find another thread.
+/// The threads that answer the kernel. What waits for the hook gets a thread of its own.
 const ANSWERING: usize = 8;
 /// How many renames that finish a file are done at once.
 const RENAMERS: usize = 4;
@@ -375,7 +375,7 @@ fn read_left(
         }
         if let Some(name) = name_of_held(name) {
             held.push(name.to_owned());
-        } else if is_reserved(name) {
+        } else if tree.is_reserved(name) {
             tree.hook.left(directory.as_fd(), name);
         } else if matches!(entry.file_type(), FileType::Directory | FileType::Unknown)
             // What is mounted there is no part of the mount; what went meanwhile is nothing.

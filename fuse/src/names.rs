@@ -17,7 +17,7 @@ use rustix::{
 
 use crate::{
     node::{Node, Phase, State},
-    tree::{Found, Tree, is_reserved, magic_link, remove},
+    tree::{Found, Tree, magic_link, name_of_held, remove},
 };
 
 /// Who asks.
@@ -44,7 +44,7 @@ pub(crate) struct Told {
 
 impl Tree {
     pub(crate) fn look(&self, parent: u64, name: &OsStr, caller: Caller) -> Result<Told, Errno> {
-        if is_reserved(name) {
+        if self.is_reserved(name) {
             return Err(Errno::NOENT);
         }
         let directory = self.directory(parent)?;
@@ -91,7 +91,7 @@ impl Tree {
 
     /// A directory in which a name may be made.
     pub(crate) fn directory_for(&self, parent: u64, name: &OsStr) -> Result<OwnedFd, Errno> {
-        if is_reserved(name) {
+        if self.is_reserved(name) {
             return Err(Errno::PERM);
         }
         if self.index.find(parent, name).is_some() {
@@ -241,7 +241,7 @@ impl Tree {
     }
 
     pub(crate) fn unlink(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
-        if is_reserved(name) {
+        if self.is_reserved(name) {
             return Err(Errno::NOENT);
         }
         let directory = self.directory(parent)?;
@@ -266,7 +266,7 @@ impl Tree {
     }
 
     pub(crate) fn remove_directory(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
-        if is_reserved(name) {
+        if self.is_reserved(name) {
             return Err(Errno::NOENT);
         }
         let directory = self.directory(parent)?;
@@ -307,7 +307,7 @@ impl Tree {
         while let Some(entry) = names.read() {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name != "." && name != ".." && !is_reserved(name) {
+            if name != "." && name != ".." && name_of_held(name).is_none() {
                 return Err(Errno::NOTEMPTY);
             }
         }

@@ -154,6 +154,11 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the hook has it.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.content().state == State::Held(Phase::Finishing)
+    }
+
     /// Tells those that wait that the hook has ended.
     pub(crate) fn tell_finished(&self) {
         self.finished.notify_all();

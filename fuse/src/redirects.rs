@@ -61,6 +61,11 @@ impl Redirects {
         (wanted.id == node.id && wanted.at.elapsed() < PATIENCE).then_some(wanted.start)
     }
 
+    /// Whether the thread is to be led elsewhere.
+    pub(crate) fn is_led(&self, thread: u32) -> bool {
+        self.lock().contains_key(&thread)
+    }
+
     /// The thread has opened what it was led to, or does something else.
     pub(crate) fn arrived(&self, thread: u32) {
         self.lock().remove(&thread);

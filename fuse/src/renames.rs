@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLockWriteGuard},
 };
 
 use rustix::{
@@ -15,7 +15,7 @@ use rustix::{
 use crate::{
     file_id::FileId,
     node::{Content, Node, State},
-    tree::{Found, Tree, errno, is_reserved},
+    tree::{Found, Tree, errno},
 };
 
 /// What becomes of a file by a rename.
@@ -56,13 +56,16 @@ impl Tree {
         to: (u64, &OsStr),
         flags: RenameFlags,
     ) -> Result<Option<Arc<Node>>, Errno> {
-        if is_reserved(from.1) {
+        if self.is_reserved(from.1) {
             return Err(Errno::NOENT);
         }
-        if is_reserved(to.1) {
+        if self.is_reserved(to.1) {
             return Err(Errno::PERM);
         }
         let (old, new) = (self.directory(from.0)?, self.directory(to.0)?);
+        for place in [from, to] {
+            self.wait_for(&(place.0, place.1.to_owned()));
+        }
         let (held, over) = (self.index.find(from.0, from.1), self.index.find(to.0, to.1));
         let source = match self.find(&old, from.1) {
             Ok(found) => Some(found),
@@ -86,6 +89,7 @@ impl Tree {
             self.rename_held(held, (&old, from), (&new, to), flags)?;
             return Ok(None);
         };
+        let _alone = self.alone(&[(&source, from, to)]);
         let node = self.mover(&source, from)?;
         // Kept until it has its new name, by which its next write is judged.
         let mut content = node.content_at_rest();
@@ -126,6 +130,7 @@ impl Tree {
         (old, from, source): (&OwnedFd, (u64, &OsStr), &Found),
         (new, to, target): (&OwnedFd, (u64, &OsStr), &Found),
     ) -> Result<(), Errno> {
+        let _alone = self.alone(&[(source, from, to), (target, to, from)]);
         let (one, other) = (self.mover(source, from)?, self.mover(target, to)?);
         if one.number == other.number {
             return Ok(());
@@ -152,6 +157,19 @@ impl Tree {
         Ok(())
     }
 
+    /// Keeps everybody from opening files that are not held back, if a directory is renamed to where they may be.
+    fn alone(
+        &self,
+        moves: &[(&Found, (u64, &OsStr), (u64, &OsStr))],
+    ) -> Option<RwLockWriteGuard<'_, ()>> {
+        let may_change = moves.iter().any(|(found, from, to)| {
+            let [from, to] = [from, to].map(|place| self.path_of(place.0, place.1));
+            found.kind() == FileType::Directory
+                && self.check_same(from.as_deref(), to.as_deref()).is_err()
+        });
+        may_change.then(|| self.passing.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The inode that is renamed. The kernel knows it already.
     fn mover(&self, found: &Found, place: (u64, &OsStr)) -> Result<Arc<Node>, Errno> {
         let node = self.look_up(found, (place.0, place.1.to_owned()))?;
@@ -169,12 +187,7 @@ impl Tree {
         (new, to): (&OwnedFd, (u64, &OsStr)),
         flags: RenameFlags,
     ) -> Result<(), Errno> {
-        match self.find(new, to.1) {
-            Ok(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EXIST),
-            Ok(target) if target.kind() == FileType::Directory => return Err(Errno::ISDIR),
-            Ok(_) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
-        }
+        self.check_over(new, to.1, flags)?;
         self.discard(to.0, to.1, new)?;
         self.hold_for(node, content, (old, name), (new, (to.0, to.1.to_owned())))
     }
@@ -188,12 +201,7 @@ impl Tree {
         flags: RenameFlags,
     ) -> Result<(), Errno> {
         let held = held.ok_or(Errno::NOENT)?;
-        match self.find(new, to.1) {
-            Ok(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EXIST),
-            Ok(target) if target.kind() == FileType::Directory => return Err(Errno::ISDIR),
-            Ok(_) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
-        }
+        self.check_over(new, to.1, flags)?;
         if from == to {
             return Ok(());
         }
@@ -203,6 +211,16 @@ impl Tree {
         }
         self.discard(to.0, to.1, new)?;
         self.move_held(&held, old, new, (to.0, to.1.to_owned()))
+    }
+
+    /// Whether a file that is not seen yet may get a name, whatever has that.
+    fn check_over(&self, new: &OwnedFd, name: &OsStr, flags: RenameFlags) -> Result<(), Errno> {
+        match self.find(new, name) {
+            Ok(_) if flags.contains(RenameFlags::NOREPLACE) => Err(Errno::EXIST),
+            Ok(target) if target.kind() == FileType::Directory => Err(Errno::ISDIR),
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn check_rename(
@@ -246,7 +264,7 @@ impl Tree {
                     continue;
                 }
                 looked_at += 1;
-                if looked_at > LONGEST_LOOK || is_reserved(name) {
+                if looked_at > LONGEST_LOOK || self.is_reserved(name) {
                     return Err(Errno::XDEV);
                 }
                 let (path, found) = (path.join(name), self.find(&directory, name)?);

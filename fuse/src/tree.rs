@@ -9,7 +9,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -36,17 +36,9 @@ pub(crate) const TRUST: Duration = Duration::from_secs(60);
 /// For what may become something else at any time.
 pub(crate) const DISTRUST: Duration = Duration::ZERO;
 
-/// What names begin with that are the mount's own, and that nobody else sees or makes.
-pub(crate) const RESERVED: &[u8] = b".signdrop-";
-
 /// A directory that is open as a mere path.
 pub(crate) const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const AS_PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Whether a name is the mount's own.
-pub(crate) fn is_reserved(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(RESERVED)
-}
 
 /// The tree.
 pub(crate) struct Tree {
@@ -65,6 +57,9 @@ pub(crate) struct Tree {
     /// Tells the kernel of changes that it did not make itself.
     pub(crate) notifier: OnceLock<Notifier>,
     passes: AtomicBool,
+    /// Shared by those who open a file that is not held back because of its path. Whoever renames a directory to where that is
+    /// otherwise has it alone, so that no such file comes along unseen.
+    pub(crate) passing: RwLock<()>,
 }
 
 impl std::fmt::Debug for Tree {
@@ -121,6 +116,7 @@ impl Tree {
             renamers: Closers::default(),
             notifier: OnceLock::new(),
             passes: AtomicBool::new(false),
+            passing: RwLock::default(),
         })
     }
 
@@ -155,10 +151,16 @@ impl Tree {
 
     /// Opens a file's content. `flags` are for this program alone, so that no request of a caller reaches the disk unread.
     pub(crate) fn open_content(&self, node: &Node, flags: OFlags) -> Result<File, Errno> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        match &*node.anchor() {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let anchor = node.anchor().clone();
+        let open = |flags| match &anchor {
             Some(anchor) => rustix::fs::open(magic_link(anchor.as_fd()), flags, Mode::empty()),
             None => node.id.open(&self.root, flags | OFlags::NOFOLLOW),
+        };
+        match open(flags | OFlags::NONBLOCK) {
+            // Somebody below has a lease on it for a moment, to see whether anybody writes. Source: fcntl(2), F_SETLEASE.
+            Err(Errno::AGAIN) => open(flags),
+            opened => opened,
         }
         .map(File::from)
     }
@@ -250,9 +252,26 @@ impl Tree {
         path.strip_prefix(root).ok().map(Path::to_owned)
     }
 
+    /// Whether a name is the mount's own, which nobody else sees or makes.
+    pub(crate) fn is_reserved(&self, name: &OsStr) -> bool {
+        name_of_held(name).is_some() || self.hook.makes(name)
+    }
+
     /// Whether the file at a path may be held back; where the path is not known, it may.
     pub(crate) fn is_watched(&self, path: Option<&Path>) -> bool {
         path.is_none_or(|path| self.hook.watches(path))
+    }
+
+    /// Whether the file at a path may be held back, for whoever opens it. If it may not, that stays so as long as the guard is kept.
+    pub(crate) fn passing(
+        &self,
+        path: impl Fn() -> Option<PathBuf>,
+    ) -> Option<RwLockReadGuard<'_, ()>> {
+        if self.is_watched(path().as_deref()) {
+            return None;
+        }
+        let passing = self.passing.read().unwrap_or_else(PoisonError::into_inner);
+        (!self.is_watched(path().as_deref())).then_some(passing)
     }
 
     /// Whether the file's first bytes are such that it is held back.

@@ -479,9 +479,25 @@ fn refusal_reaches_the_writer(mounted: &Mounted) {
         write(&mounted.at().join("dir/fourth"), &torn),
         Err(Errno::IO)
     );
-    fs::remove_dir(mounted.at().join("dir")).unwrap();
+    // What somebody left below is not nothing.
+    let strange = mounted.below().join("dir/.signdrop-copy.tmp");
+    fs::write(&strange, "").unwrap();
+    let directory = mounted.at().join("dir");
+    assert_eq!(errno(fs::remove_dir(&directory)), Errno::NOTEMPTY);
+    fs::remove_file(&strange).unwrap();
+    assert_eq!(mounted.mount().held_back().len(), 1);
+    // The reason goes where the file goes.
+    fs::rename(directory.join("fourth"), directory.join("fifth")).unwrap();
+    fs::remove_dir(&directory).unwrap();
     assert!(mounted.mount().held_back().is_empty());
-    assert_eq!(mounted.hook.gone.lock().unwrap().len(), 2);
+    assert_eq!(
+        *mounted.hook.moved.lock().unwrap(),
+        [
+            ("third".into(), None),
+            ("dir/fourth".into(), Some("dir/fifth".into())),
+            ("dir/fifth".into(), None),
+        ]
+    );
     // A new version that is refused leaves the old one.
     let before = fs::read(&path).unwrap();
     assert_eq!(write(&path, &torn), Err(Errno::IO));
@@ -619,7 +635,6 @@ fn restart_finishes(mounted: &mut Mounted) {
     // As a power cut leaves what was never flushed.
     fs::write(held("lost"), [0; 100]).unwrap();
     fs::write(below.join("a/b/.signdrop-copy.tmp"), "cut off").unwrap();
-    fs::write(below.join("a/b/.signdrop-unknown"), "").unwrap();
     mounted.start();
     let dir = mounted.at().join("a/b");
     assert!(mounted.mount().unreadable().is_empty());
@@ -636,7 +651,6 @@ fn restart_finishes(mounted: &mut Mounted) {
     assert_eq!(fs::read(held("begun")).unwrap(), b"LTT");
     assert_eq!(fs::read(dir.join("text")).unwrap(), b"text");
     assert!(!below.join("a/b/.signdrop-copy.tmp").exists());
-    assert!(below.join("a/b/.signdrop-unknown").exists());
     assert_eq!(found(&dir.join("whole")), Found::Sealed);
     assert!(fs::read(dir.join("old")).unwrap().ends_with(b"new"));
     for name in ["torn", "lost"] {

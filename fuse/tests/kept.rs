@@ -25,6 +25,7 @@ use std::{
 use common::{
     Found, Mounted, close, each_manner, errno, found, letter, names, nul_letter, read_letter, until,
 };
+use rustix::fs::{Mode, OFlags};
 use signdrop_fuse::{Errno, Progress};
 
 /// A sealed letter, and its bytes.
@@ -460,4 +461,117 @@ fn what_is_half_old_and_half_new_is_not_sealed_by_the_next_start() {
     fs::write(&path, letter(b"written anew")).unwrap();
     assert!(fs::read(&path).unwrap().ends_with(b"written anew"));
     assert_eq!(found(&path), Found::Sealed);
+}
+
+#[test]
+fn those_who_wait_for_the_hook_keep_nobody_else_waiting() {
+    // More than there are threads that answer.
+    const OPENERS: usize = 12;
+    let waiting = || {
+        let threads = fs::read_dir("/proc/self/task").unwrap();
+        let names = threads
+            .filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
+        names.filter(|name| name.trim() == "waiter").count()
+    };
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        fs::create_dir(mounted.at().join("elsewhere")).unwrap();
+        let writer = for_writing().create(true).open(&path).unwrap();
+        writer.write_all_at(&letter(b"dear reader"), 0).unwrap();
+        let copy = writer.try_clone().unwrap();
+        thread::scope(|scope| {
+            let gate = mounted.hook.gate.write().unwrap();
+            scope.spawn(|| close(writer));
+            until("with the hook", || {
+                let held = mounted.mount().held_back();
+                held.iter().any(|held| held.progress == Progress::Finishing)
+            });
+            for _ in 0..OPENERS {
+                scope.spawn(|| drop(for_writing().open(&path)));
+            }
+            scope.spawn(|| drop(fs::rename(&path, mounted.at().join("renamed"))));
+            scope.spawn(|| drop(copy.write_at(b"P.S.", 100)));
+            // Of the rename and the write, the kernel sends the second when it has the first one's answer.
+            until("waiting", || waiting() == OPENERS + 1);
+            let (tell, told) = std::sync::mpsc::channel();
+            // The kernel lets nobody make a name in the directory in which it waits for a rename.
+            let text = mounted.at().join("elsewhere/text");
+            scope.spawn(move || tell.send(fs::write(text, "text")));
+            let written = told.recv_timeout(Duration::from_secs(30));
+            drop(gate);
+            assert!(matches!(written, Ok(Ok(()))), "{written:?}");
+        });
+    });
+}
+
+#[test]
+fn a_directory_that_comes_to_be_watched_brings_no_writer_along() {
+    let mounted = Mounted::new();
+    let (unwatched, watched) = (mounted.at().join("unwatched"), mounted.at().join("index"));
+    fs::create_dir(&unwatched).unwrap();
+    for number in 0..1000 {
+        fs::write(mounted.below().join(format!("unwatched/{number}")), "text").unwrap();
+    }
+    let mut renamed = 0;
+    for round in 0..60 {
+        fs::write(unwatched.join("letter"), "").unwrap();
+        let directory = rustix::fs::open(&unwatched, OFlags::PATH, Mode::empty()).unwrap();
+        let writer = thread::scope(|scope| {
+            let opened = scope.spawn(|| {
+                thread::sleep(Duration::from_micros(300 * round));
+                rustix::fs::openat(&directory, "letter", OFlags::RDWR, Mode::empty()).unwrap()
+            });
+            let result = fs::rename(&unwatched, &watched);
+            assert!(result.is_ok() || errno(result) == Errno::XDEV);
+            File::from(opened.join().unwrap())
+        });
+        writer.write_all_at(&letter(b"dear reader"), 0).unwrap();
+        close(writer).unwrap();
+        if watched.exists() {
+            assert_eq!(
+                found(&watched.join("letter")),
+                Found::Sealed,
+                "round {round}"
+            );
+            fs::remove_file(watched.join("letter")).unwrap();
+            fs::rename(&watched, &unwatched).unwrap();
+            renamed += 1;
+        }
+    }
+    assert!(renamed > 0);
+}
+
+#[test]
+fn opening_for_reading_may_empty_a_file() {
+    let mounted = Mounted::new();
+    let emptied = |path: &Path| {
+        let flags = OFlags::RDONLY | OFlags::TRUNC;
+        rustix::fs::open(path, flags, Mode::empty()).map(|_| fs::read(path).unwrap())
+    };
+    fs::create_dir(mounted.at().join("unwatched")).unwrap();
+    for name in ["text", "unwatched/letter"] {
+        fs::write(mounted.at().join(name), letter(b"text").split_off(4)).unwrap();
+        assert_eq!(emptied(&mounted.at().join(name)), Ok(Vec::new()), "{name}");
+    }
+    let path = mounted.at().join("letter");
+    let before = sealed(&path);
+    assert_eq!(
+        emptied(&path),
+        Err(Errno::BUSY),
+        "what is sealed does not change"
+    );
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn what_is_not_watched_is_not_judged_whatever_names_it_has() {
+    let mounted = Mounted::new();
+    let directory = mounted.at().join("unwatched");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("letter"), letter(b"open")).unwrap();
+    fs::hard_link(directory.join("letter"), directory.join("other")).unwrap();
+    let writer = for_writing().open(directory.join("letter")).unwrap();
+    rustix::fs::fallocate(&writer, rustix::fs::FallocateFlags::ZERO_RANGE, 0, 100).unwrap();
+    close(writer).unwrap();
+    assert_eq!(fs::read(directory.join("other")).unwrap(), [0; 100]);
 }

@@ -4,7 +4,7 @@ use std::{
     error::Error as StdError,
     ffi::OsStr,
     io,
-    os::fd::BorrowedFd,
+    os::{fd::BorrowedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread,
@@ -16,6 +16,7 @@ use signdrop_fuse::{Errno, Held, Hook, Mount, Progress, Reading};
 
 use super::{Daemon, watches, workers};
 use crate::{
+    apply::replace::is_temporary,
     arrival::{Freshness, Settlement},
     config::{self, Drop},
     format::Format,
@@ -255,6 +256,10 @@ impl Hook for Finisher {
         self.with(finish).unwrap_or(Err(Errno::IO))
     }
 
+    fn makes(&self, name: &OsStr) -> bool {
+        is_temporary(name.as_bytes())
+    }
+
     fn left(&self, directory: BorrowedFd<'_>, name: &OsStr) {
         if let (Some(daemon), Ok(place)) = (self.daemon.upgrade(), Place::within(directory, name)) {
             watches::remove_if_left_behind(&daemon, &place);
@@ -265,8 +270,8 @@ impl Hook for Finisher {
         self.with(|daemon, _, drop| daemon.way.seen(drop, path));
     }
 
-    fn gone(&self, path: &Path) {
-        self.with(|daemon, _, drop| daemon.way.gone(drop, path));
+    fn moved(&self, from: &Path, to: Option<&Path>) {
+        self.with(|daemon, _, drop| daemon.way.moved(drop, from, to));
     }
 
     fn is_same(&self, from: &Path, to: &Path) -> bool {

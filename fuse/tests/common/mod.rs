@@ -22,7 +22,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, RwLock,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -230,8 +230,10 @@ pub struct Seal {
     pub fail_at: AtomicU32,
     /// Waits so long in each call.
     pub delay: Mutex<Duration>,
+    /// Each call waits for it.
+    pub gate: RwLock<()>,
     pub seen: Mutex<Vec<PathBuf>>,
-    pub gone: Mutex<Vec<PathBuf>>,
+    pub moved: Mutex<Vec<(PathBuf, Option<PathBuf>)>>,
 }
 
 impl Hook for Seal {
@@ -248,6 +250,7 @@ impl Hook for Seal {
 
     fn finish(&self, held: &Held<'_>) -> Result<(), Errno> {
         thread::sleep(*self.delay.lock().unwrap());
+        drop(self.gate.read().unwrap());
         let left = self.fail_at.load(Ordering::SeqCst);
         if left > 0 && self.fail_at.fetch_sub(1, Ordering::SeqCst) == 1 {
             return Err(Errno::NOSPC);
@@ -285,18 +288,21 @@ impl Hook for Seal {
         Ok(())
     }
 
+    fn makes(&self, name: &std::ffi::OsStr) -> bool {
+        name == ".signdrop-copy.tmp"
+    }
+
     fn left(&self, directory: BorrowedFd<'_>, name: &std::ffi::OsStr) {
-        if name == ".signdrop-copy.tmp" {
-            rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty()).unwrap();
-        }
+        rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty()).unwrap();
     }
 
     fn seen(&self, path: &Path) {
         self.seen.lock().unwrap().push(path.to_owned());
     }
 
-    fn gone(&self, path: &Path) {
-        self.gone.lock().unwrap().push(path.to_owned());
+    fn moved(&self, from: &Path, to: Option<&Path>) {
+        let moved = (from.to_owned(), to.map(Path::to_owned));
+        self.moved.lock().unwrap().push(moved);
     }
 
     fn is_same(&self, from: &Path, to: &Path) -> bool {
