@@ -89,6 +89,32 @@ impl Home {
         line.split(':').nth(9).unwrap().to_owned()
     }
 
+    /// The file of the primary key's private half, and those of the subkeys'.
+    fn private_files(&self, email: &str) -> Vec<PathBuf> {
+        let words = ["--with-colons", "--with-keygrip", "--list-keys", email];
+        let listed = String::from_utf8(self.gpg(&words)).unwrap();
+        let grips = listed.lines().filter_map(|line| line.strip_prefix("grp:"));
+        grips
+            .map(|line| {
+                let grip = line.trim_matches(':');
+                self.path().join(format!("private-keys-v1.d/{grip}.key"))
+            })
+            .collect()
+    }
+
+    fn add_subkey(&self, email: &str) {
+        let fingerprint = self.fingerprint(email);
+        self.gpg(&[
+            "--passphrase",
+            "",
+            "--quick-add-key",
+            &fingerprint,
+            "rsa2048",
+            "encr",
+            "1y",
+        ]);
+    }
+
     /// The certificate's packets as gpg shows them, and its bytes, both sorted.
     fn packets(&self, fingerprint: &str) -> (Vec<String>, Vec<u8>) {
         let mut bytes = self.certificate(fingerprint);
@@ -239,16 +265,10 @@ fn every_algorithm_and_protection_of_gnupg_is_taken_over_without_gpg() {
         }
     }
     home.end_agent();
-    let modes: Vec<&[u8]> = vec![b"(private-key", b"ocb-aes ", b":openpgp-s2k3-sha1-aes-cbc("];
-    for mode in modes {
+    for mode in ["(private-key", "ocb-aes ", ":openpgp-s2k3-sha1-aes-cbc("] {
         let count = fs::read_dir(home.path().join("private-keys-v1.d"))
             .unwrap()
-            .filter(|entry| {
-                let file = fs::read(entry.as_ref().unwrap().path()).unwrap();
-                // Lines that are broken within a word are joined.
-                let text = String::from_utf8_lossy(&file).replace("\n ", "");
-                text.contains(std::str::from_utf8(mode).unwrap())
-            })
+            .filter(|entry| has(&entry.as_ref().unwrap().path(), mode))
             .count();
         assert_eq!(count, 5, "{mode:?}");
     }
@@ -414,7 +434,8 @@ fn a_damaged_home_gives_no_key_to_anybody_else() {
         let Ok(found) = reader::Home::open(home.path()) else {
             continue;
         };
-        for certificate in found.certificates().into_iter().flatten().take(100) {
+        let keyring = fs::File::open(found.keyring()).unwrap();
+        for certificate in found.certificates(keyring).into_iter().flatten().take(100) {
             let Ok(certificate) = certificate else {
                 refused += 1;
                 continue;
@@ -540,15 +561,7 @@ fn every_user_id_expiry_and_subkey_of_an_old_ring_stays_in_the_certificate() {
         "Other <other@example.org>",
     ]);
     let fingerprint = home.fingerprint(PLAIN);
-    home.gpg(&[
-        "--passphrase",
-        "",
-        "--quick-add-key",
-        &fingerprint,
-        "rsa2048",
-        "encr",
-        "1y",
-    ]);
+    home.add_subkey(PLAIN);
     home.end_agent();
     assert!(!home.path().join("pubring.kbx").exists());
     let mut daemon = Daemon::start("");
@@ -700,4 +713,272 @@ fn what_is_no_home_or_no_directory_of_phrases_is_said_and_takes_nothing_over() {
         );
     }
     assert_eq!(out(&signdrop(&daemon, &["key", "list"], &[])), "");
+}
+
+fn has(path: &Path, text: &str) -> bool {
+    let file = fs::read(path).unwrap();
+    // Lines that are broken within a word are joined.
+    let file = String::from_utf8_lossy(&file).replace("\n ", "");
+    file.contains(text)
+}
+
+#[test]
+fn keys_that_gpg_has_imported_and_never_used_are_taken_over() {
+    let origin = Home::empty();
+    let home = Home::empty();
+    fs::create_dir(home.phrases()).unwrap();
+    let mut emails = Vec::new();
+    for (kind, phrase) in [("bare", ""), ("protected", PHRASE)] {
+        for algorithm in ["rsa2048", "ed25519", "nistp256"] {
+            let email = format!("{kind}#{algorithm}@copr.example.org");
+            let user_id = format!("{kind} <{email}>");
+            origin.gpg(&[
+                "--passphrase",
+                phrase,
+                "--quick-gen-key",
+                &user_id,
+                algorithm,
+                "cert,sign",
+                "5y",
+            ]);
+            fs::write(home.phrases().join(&email), format!("{phrase}\n")).unwrap();
+            emails.push(email);
+        }
+    }
+    let file = home.path().join("secret.gpg");
+    let secret = origin.gpg(&["--passphrase", PHRASE, "--export-secret-keys"]);
+    fs::write(&file, secret).unwrap();
+    home.gpg(&["--import", file.to_str().unwrap()]);
+    home.end_agent();
+    for email in &emails {
+        let file = &home.private_files(email)[0];
+        assert!(has(file, "openpgp-native"), "{email}");
+        assert_eq!(has(file, "(protection none)"), email.starts_with("bare"));
+    }
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let report = out(&import(&home, &daemon, &[]));
+    assert!(
+        report.contains("6 imported, 0 present, 0 skipped, 0 failed"),
+        "{report}"
+    );
+    for email in &emails {
+        let name = email.replace(['#', '@'], "-");
+        let package = quick_package(daemon.dir.path(), &name, 100, RpmFormat::V4);
+        out(&signdrop(&daemon, &["sign", "-u", email], &[&package]));
+        let keyring = home.path().join("keyring.asc");
+        fs::write(&keyring, home.armour(email)).unwrap();
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_signdrop"));
+        out(&run(verify
+            .arg("verify")
+            .arg("--keyring")
+            .args([&keyring, &package])));
+    }
+}
+
+/// A key that is lost on the way would be missed when the home is no more.
+#[test]
+fn no_damage_of_a_home_makes_a_key_vanish_from_the_report() {
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let home = Home::new();
+    home.generate("dave#tools@copr.example.org", "");
+    home.end_agent();
+    let grip = |email: &str| home.private_files(email).swap_remove(0);
+    let (cut, empty, gone, kept) = (
+        grip(PLAIN),
+        grip(PROTECTED),
+        grip(UNKNOWN),
+        grip("dave#tools@copr.example.org"),
+    );
+    let content = fs::read(&cut).unwrap();
+    fs::write(&cut, &content[..content.len() / 2]).unwrap();
+    fs::write(&empty, "").unwrap();
+    fs::remove_file(&gone).unwrap();
+    std::os::unix::fs::symlink("nowhere", &gone).unwrap();
+    // What somebody has copied beside them is none of GnuPG's.
+    fs::copy(&kept, kept.with_file_name("backup.key")).unwrap();
+    fs::write(kept.with_file_name("old.key"), "").unwrap();
+    let output = import(&home, &daemon, &["--all"]);
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    for file in [&cut, &empty] {
+        let wanted = format!("failed: {} holds no private key", file.display());
+        assert!(report.contains(&wanted), "{wanted}: {report}");
+    }
+    let wanted = format!("failed: cannot read {}", gone.display());
+    assert!(report.contains(&wanted), "{report}");
+    for email in [PLAIN, PROTECTED] {
+        let wanted = format!(
+            "{} {email}: it has a phrase file, but no private key",
+            home.fingerprint(email)
+        );
+        assert!(report.contains(&wanted), "{wanted}: {report}");
+    }
+    assert!(
+        report.contains("1 imported, 0 present, 0 skipped, 5 failed"),
+        "{report}"
+    );
+
+    let keybox = home.path().join("pubring.kbx");
+    let mut content = fs::read(&keybox).unwrap();
+    // Behind the header's blob of 32 bytes: where the packets of the first certificate are.
+    content[32 + 8..32 + 12].fill(0xff);
+    fs::write(&keybox, content).unwrap();
+    fs::remove_dir_all(home.phrases()).unwrap();
+    fs::create_dir(home.phrases()).unwrap();
+    let output = import(&home, &daemon, &["--all"]);
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    let wanted = "failed: cannot read certificate ";
+    assert!(report.contains(wanted), "{report}");
+    assert!(
+        report.contains("0 imported, 1 present, 0 skipped, 4 failed"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_key_whose_secret_half_is_elsewhere_is_skipped() {
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let home = Home::new();
+    home.add_subkey(PLAIN);
+    let subkeys = home.path().join("subkeys.gpg");
+    let exported = home.gpg(&["--export-secret-subkeys", PLAIN]);
+    fs::write(&subkeys, exported).unwrap();
+    home.end_agent();
+    fs::remove_dir_all(home.phrases()).unwrap();
+    let import = |words: &[&str]| {
+        let words = [&["key", "import"], words].concat();
+        out(&signdrop(&daemon, &words, &[]))
+    };
+    // GnuPG writes a mark in place of the primary key.
+    let report = import(&["--file", subkeys.to_str().unwrap()]);
+    for wanted in [
+        "skipped: its secret half is not there",
+        "0 imported, 0 present, 1 skipped, 0 failed",
+    ] {
+        assert!(report.contains(wanted), "{wanted}: {report}");
+    }
+    fs::remove_file(&home.private_files(PLAIN)[0]).unwrap();
+    // As an agent keeps a key that is on a card: the numbers are public.
+    let file = &home.private_files(UNKNOWN)[0];
+    let text = fs::read_to_string(file).unwrap().replace("\n ", "");
+    let (_, numbers) = text.split_once("(private-key (rsa ").unwrap();
+    let (numbers, _) = numbers.split_once("(d ").unwrap();
+    fs::write(
+        file,
+        format!(
+            "Key: (shadowed-private-key (rsa {numbers}\n (shadowed t1-v1 (#D27600# OPENPGP.1))))\n"
+        ),
+    )
+    .unwrap();
+    home.gpg(&["--list-secret-keys"]);
+    let listed = String::from_utf8(home.gpg(&["--list-secret-keys"])).unwrap();
+    assert!(
+        listed.contains("sec#") && listed.contains("sec>"),
+        "{listed}"
+    );
+    fs::remove_file(&home.private_files(PROTECTED)[0]).unwrap();
+    home.end_agent();
+    let report = import(&["--gnupg", home.path().to_str().unwrap()]);
+    assert_eq!(report.matches("its secret half is not there").count(), 2);
+    // What has nothing private at all is somebody else's.
+    assert!(
+        report.contains("0 imported, 0 present, 2 skipped, 0 failed"),
+        "{report}"
+    );
+}
+
+#[test]
+fn the_keyring_that_gpg_uses_is_read() {
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let home = Home::new();
+    let (keybox, old) = (
+        home.path().join("pubring.kbx"),
+        home.path().join("pubring.gpg"),
+    );
+    let import = || import(&home, &daemon, &["--dry-run", "--all"]);
+    // Where a key of its trust database is missing, gpg fails in the end.
+    let listed = || {
+        let output = home.0.run(&["--with-colons", "--list-keys"]);
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .matches("pub:")
+            .count()
+    };
+    let original = fs::read(&keybox).unwrap();
+
+    // An ephemeral certificate is none of the keyring's.
+    let mut content = original.clone();
+    content[32 + 7] |= 2;
+    fs::write(&keybox, &content).unwrap();
+    assert!(out(&import()).contains("2 to import"));
+    assert_eq!(listed(), 2);
+
+    // Both are there: the keybox, if GnuPG has used it for OpenPGP.
+    fs::write(&keybox, &original).unwrap();
+    fs::write(&old, home.certificate(PLAIN)).unwrap();
+    assert!(out(&import()).contains("3 to import"));
+    assert_eq!(listed(), 3);
+    content = original.clone();
+    content[7] &= !2;
+    fs::write(&keybox, &content).unwrap();
+    assert!(out(&import()).contains("1 to import"));
+    assert_eq!(listed(), 1);
+
+    // A keybox that keyboxd has taken over is old.
+    home.end_agent();
+    fs::write(home.path().join("common.conf"), "# by hand\nuse-keyboxd\n").unwrap();
+    let said = String::from_utf8_lossy(&import().stderr).into_owned();
+    assert!(
+        said.contains("keyboxd") && said.contains("--file"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_may_be_a_pipe_and_must_hold_a_key() {
+    let mut daemon = Daemon::start("");
+    assert!(daemon.stop().success());
+    let home = Home::new();
+    let secret = home.path().join("secret.gpg");
+    fs::write(
+        &secret,
+        home.gpg(&[
+            "--passphrase",
+            PHRASE,
+            "--export-secret-keys",
+            PLAIN,
+            UNKNOWN,
+        ]),
+    )
+    .unwrap();
+    let piped = |file: &Path| {
+        let mut cat = Command::new("cat")
+            .arg(file)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = run(Command::new(env!("CARGO_BIN_EXE_signdrop"))
+            .args(["key", "import", "--file", "/dev/stdin", "--store"])
+            .arg(daemon.dir.path().join("state"))
+            .arg("-c")
+            .arg(daemon.config())
+            .stdin(cat.stdout.take().unwrap()));
+        cat.wait().unwrap();
+        output
+    };
+    assert!(out(&piped(&secret)).contains("2 imported"));
+    fs::write(&secret, "").unwrap();
+    let path = secret.to_str().unwrap();
+    for output in [
+        piped(&secret),
+        signdrop(&daemon, &["key", "import", "--file", path], &[]),
+    ] {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(said.contains("holds no secret key"), "{said}");
+    }
 }

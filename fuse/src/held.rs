@@ -20,7 +20,7 @@ use rustix::{
 use crate::{
     Held, copy,
     file_id::FileId,
-    node::{Content, Node, Phase, Place, State, Writing},
+    node::{Content, Name, Node, Phase, Place, State, Writing},
     open::{OpenFile, Target},
     redirects::{PATIENCE, Start},
     tree::{Found, Tree, head, held_name, is_same_inode, magic_link, remove},
@@ -295,7 +295,7 @@ impl Tree {
         &self,
         node: &Arc<Node>,
         mut content: MutexGuard<'_, Content>,
-        (parent, name): (u64, &OsStr),
+        (parent, name): Name<'_>,
         directory: &OwnedFd,
     ) -> Result<bool, Errno> {
         // It may have come to be seen, or be held back for another name by now.

@@ -21,6 +21,8 @@ pub(crate) const NOWHERE: u64 = 0;
 
 /// A name in a directory.
 pub(crate) type Place = (u64, OsString);
+/// The same, where nobody keeps it.
+pub(crate) type Name<'a> = (u64, &'a OsStr);
 
 /// An inode.
 #[derive(Debug)]

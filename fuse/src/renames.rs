@@ -14,7 +14,7 @@ use rustix::{
 
 use crate::{
     file_id::FileId,
-    node::{Content, Node, State},
+    node::{Content, Name, Node, State},
     tree::{Found, Tree, errno},
 };
 
@@ -35,8 +35,8 @@ const RENAMES: usize = 3;
 impl Tree {
     pub(crate) fn rename(
         &self,
-        from: (u64, &OsStr),
-        to: (u64, &OsStr),
+        from: Name<'_>,
+        to: Name<'_>,
         flags: RenameFlags,
     ) -> Result<Option<Arc<Node>>, Errno> {
         let mut result = self.rename_once(from, to, flags);
@@ -52,8 +52,8 @@ impl Tree {
 
     fn rename_once(
         &self,
-        from: (u64, &OsStr),
-        to: (u64, &OsStr),
+        from: Name<'_>,
+        to: Name<'_>,
         flags: RenameFlags,
     ) -> Result<Option<Arc<Node>>, Errno> {
         if self.is_reserved(from.1) {
@@ -127,8 +127,8 @@ impl Tree {
 
     fn exchange(
         &self,
-        (old, from, source): (&OwnedFd, (u64, &OsStr), &Found),
-        (new, to, target): (&OwnedFd, (u64, &OsStr), &Found),
+        (old, from, source): (&OwnedFd, Name<'_>, &Found),
+        (new, to, target): (&OwnedFd, Name<'_>, &Found),
     ) -> Result<(), Errno> {
         let _alone = self.alone(&[(source, from, to), (target, to, from)]);
         let (one, other) = (self.mover(source, from)?, self.mover(target, to)?);
@@ -158,10 +158,7 @@ impl Tree {
     }
 
     /// Keeps everybody from opening files that are not held back, if a directory is renamed to where they may be.
-    fn alone(
-        &self,
-        moves: &[(&Found, (u64, &OsStr), (u64, &OsStr))],
-    ) -> Option<RwLockWriteGuard<'_, ()>> {
+    fn alone(&self, moves: &[(&Found, Name<'_>, Name<'_>)]) -> Option<RwLockWriteGuard<'_, ()>> {
         let may_change = moves.iter().any(|(found, from, to)| {
             let [from, to] = [from, to].map(|place| self.path_of(place.0, place.1));
             found.kind() == FileType::Directory
@@ -171,7 +168,7 @@ impl Tree {
     }
 
     /// The inode that is renamed. The kernel knows it already.
-    fn mover(&self, found: &Found, place: (u64, &OsStr)) -> Result<Arc<Node>, Errno> {
+    fn mover(&self, found: &Found, place: Name<'_>) -> Result<Arc<Node>, Errno> {
         let node = self.look_up(found, (place.0, place.1.to_owned()))?;
         self.nodes.forget(node.number, 1);
         Ok(node)
@@ -184,7 +181,7 @@ impl Tree {
         node: &Arc<Node>,
         content: &mut Content,
         (old, name): (&OwnedFd, &OsStr),
-        (new, to): (&OwnedFd, (u64, &OsStr)),
+        (new, to): (&OwnedFd, Name<'_>),
         flags: RenameFlags,
     ) -> Result<(), Errno> {
         self.check_over(new, to.1, flags)?;
@@ -196,8 +193,8 @@ impl Tree {
     fn rename_held(
         &self,
         held: Option<Arc<Node>>,
-        (old, from): (&OwnedFd, (u64, &OsStr)),
-        (new, to): (&OwnedFd, (u64, &OsStr)),
+        (old, from): (&OwnedFd, Name<'_>),
+        (new, to): (&OwnedFd, Name<'_>),
         flags: RenameFlags,
     ) -> Result<(), Errno> {
         let held = held.ok_or(Errno::NOENT)?;
@@ -227,8 +224,8 @@ impl Tree {
         &self,
         found: &Found,
         content: &Content,
-        from: (u64, &OsStr),
-        to: (u64, &OsStr),
+        from: Name<'_>,
+        to: Name<'_>,
     ) -> Result<Move, Errno> {
         let (from, to) = (self.path_of(from.0, from.1), self.path_of(to.0, to.1));
         match found.kind() {

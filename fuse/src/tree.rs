@@ -26,7 +26,7 @@ use crate::{
     closers::Closers,
     file_id::FileId,
     held::Index,
-    node::{NOWHERE, Node, Nodes, Place, ROOT},
+    node::{NOWHERE, Name, Node, Nodes, Place, ROOT},
     open::Opens,
     redirects::Redirects,
 };
@@ -178,7 +178,7 @@ impl Tree {
     ///
     /// One that has other names can be opened by its handle. If it was known by the name that is gone, it is known by none now:
     /// what it is written must not be judged by that.
-    pub(crate) fn keep(&self, found: Option<Found>, lost: (u64, &OsStr)) {
+    pub(crate) fn keep(&self, found: Option<Found>, lost: Name<'_>) {
         let Some(found) = found else { return };
         let Some(node) = self.known(&found) else {
             return;

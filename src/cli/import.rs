@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     Error, at,
     passphrase::{self, Ask, first_line},
-    terminal::{clean, progress, say},
+    terminal::{clean, reading, say, shown},
 };
 use crate::{
     arrival::reason,
@@ -22,7 +22,7 @@ use crate::{
     key::{
         SecretKey,
         gnupg::{self, PrivateKey},
-        openpgp::{self, Certificate, transferable},
+        openpgp::{Certificate, transferable},
     },
     keystore::{self, Creation, Keystore},
 };
@@ -56,6 +56,12 @@ pub(super) struct Wish {
     dry_run: bool,
 }
 
+impl Wish {
+    fn phrase_file(&self, email: &Identity) -> Option<PathBuf> {
+        Some(self.phrases.as_ref()?.join(email.as_str()))
+    }
+}
+
 enum Outcome {
     Imported,
     Present,
@@ -68,6 +74,8 @@ enum Private {
     Agent(PrivateKey),
     /// In the certificate's own packets.
     Packet,
+    /// On a smart card, or on another machine.
+    Elsewhere,
 }
 
 /// A key that has been found, or why one that was cannot be read.
@@ -108,27 +116,32 @@ impl Report {
             }
             None => line,
         };
-        self.bar.suspend(|| say(&line))?;
-        self.bar.inc(1);
-        Ok(())
+        self.bar.suspend(|| say(&line))
     }
 
-    fn end(self, dry_run: bool) -> Result<(), Error> {
+    fn end(self, wish: &Wish) -> Result<(), Error> {
         self.bar.finish_and_clear();
+        let all = self.imported + self.present + self.skipped + self.failed;
+        if all == 0 {
+            let source = wish.gnupg.as_deref().or(wish.file.as_deref());
+            let source = shown(source.unwrap_or_else(|| Path::new("")));
+            return Err(Error::Failed(format!("{source} holds no secret key")));
+        }
         say(&format!(
             "{} {}, {} present, {} skipped, {} failed",
             self.imported,
-            if dry_run { "to import" } else { "imported" },
+            if wish.dry_run {
+                "to import"
+            } else {
+                "imported"
+            },
             self.present,
             self.skipped,
             self.failed,
         ))?;
         match self.failed {
             0 => Ok(()),
-            failed => Err(Error::Some {
-                failed,
-                all: self.imported + self.present + self.skipped + failed,
-            }),
+            failed => Err(Error::Some { failed, all }),
         }
     }
 }
@@ -138,38 +151,32 @@ pub(super) fn run(keystore: &Keystore, wish: &Wish) -> Result<(), Error> {
         // A directory that is not there would have every key skipped.
         fs::read_dir(phrases).map_err(at(phrases))?;
     }
+    let open = |path: &Path| {
+        let file = File::open(path).map_err(at(path))?;
+        let bar = reading(&file, "importing").map_err(at(path))?;
+        Ok::<_, Error>((bar.wrap_read(file), bar))
+    };
     match (&wish.gnupg, &wish.file) {
         (Some(home), _) => {
             let home = gnupg::Home::open(home)?;
-            let bar = progress(home.len() as u64, "importing");
-            let found = home.certificates()?.filter_map(|certificate| {
-                let certificate = match certificate {
-                    Ok(certificate) => certificate,
-                    Err(error) => return Some(Err(reason(&error))),
-                };
-                match home.private_key(&certificate) {
-                    Ok(private) => Some(Ok((certificate, Private::Agent(private?)))),
-                    Err(error) => Some(Err(reason(&error))),
-                }
-            });
-            take_over(keystore, wish, Report::new(bar), found)
+            let (keyring, bar) = open(home.keyring())?;
+            let found = home
+                .certificates(keyring)?
+                .filter_map(|certificate| find(&home, wish, certificate).transpose());
+            let unreadable = home.unreadable().iter().map(|error| Err(reason(error)));
+            take_over(keystore, wish, Report::new(bar), unreadable.chain(found))
         }
-        (None, Some(file)) => {
-            let open = || File::open(file).map_err(at(file));
-            let unreadable = |error: openpgp::Error| {
-                Error::Failed(format!(
-                    "{}: {}",
-                    clean(file.to_string_lossy()),
-                    reason(&error)
-                ))
-            };
-            // Read twice, for the number of keys.
-            let count = transferable::certificates(BufReader::new(open()?)).map_err(unreadable)?;
-            let bar = progress(count.count() as u64, "importing");
-            let found = transferable::certificates(BufReader::new(open()?)).map_err(unreadable)?;
+        (None, Some(path)) => {
+            let (file, bar) = open(path)?;
+            let found = transferable::certificates(BufReader::new(file))
+                .map_err(|error| Error::Failed(format!("{}: {}", shown(path), reason(&error))))?;
             let found = found.map(|certificate| {
                 let certificate = certificate.map_err(|error| reason(&error))?;
-                Ok((certificate, Private::Packet))
+                let private = match certificate.has_secret() {
+                    true => Private::Packet,
+                    false => Private::Elsewhere,
+                };
+                Ok((certificate, private))
             });
             take_over(keystore, wish, Report::new(bar), found)
         }
@@ -177,6 +184,36 @@ pub(super) fn run(keystore: &Keystore, wish: &Wish) -> Result<(), Error> {
             "--gnupg HOME or --file FILE is missing".into(),
         )),
     }
+}
+
+/// The private half of a certificate in a home's keyring, or nothing where it is somebody else's certificate.
+fn find(
+    home: &gnupg::Home,
+    wish: &Wish,
+    certificate: Result<Certificate, gnupg::Error>,
+) -> Result<Option<(Certificate, Private)>, String> {
+    let certificate = certificate.map_err(|error| reason(&error))?;
+    let private = match home
+        .private_key(&certificate)
+        .map_err(|error| reason(&error))?
+    {
+        Some(private) if private.is_elsewhere() => Private::Elsewhere,
+        Some(private) => Private::Agent(private),
+        None if home.has_subkey_of(&certificate) => Private::Elsewhere,
+        None => {
+            let mut emails = certificate.identities().into_iter();
+            return match emails
+                .find(|email| wish.phrase_file(email).is_some_and(|file| file.exists()))
+            {
+                Some(email) => Err(format!(
+                    "{} {email}: it has a phrase file, but no private key in the home",
+                    certificate.public_key().fingerprint(),
+                )),
+                None => Ok(None),
+            };
+        }
+    };
+    Ok(Some((certificate, private)))
 }
 
 fn take_over(
@@ -189,7 +226,7 @@ fn take_over(
     loop {
         let some: Vec<Found> = found.by_ref().take(THREADS * AT_A_TIME).collect();
         if some.is_empty() {
-            return report.end(wish.dry_run);
+            return report.end(wish);
         }
         let mut wanted = Vec::new();
         for found in some {
@@ -209,8 +246,16 @@ fn take_over(
                 .flat_map(|keys| keys.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
+        let mut stopped = None;
         for (key, outcome) in wanted.iter().zip(outcomes) {
-            report.tell(Some(&key.certificate), outcome?)?;
+            match outcome {
+                Ok(outcome) => report.tell(Some(&key.certificate), outcome)?,
+                // Told last: others of the batch are in the store.
+                Err(error) => stopped = Some(error),
+            }
+        }
+        if let Some(error) = stopped {
+            return Err(error);
         }
     }
 }
@@ -265,7 +310,7 @@ impl Wanted {
             Private::Agent(private) => private
                 .unlock(&self.certificate, &self.phrase)
                 .map_err(|error| reason(&error)),
-            Private::Packet => self
+            Private::Packet | Private::Elsewhere => self
                 .certificate
                 .secret_key(&self.phrase)
                 .map_err(|error| reason(&error)),
@@ -322,7 +367,7 @@ fn name(
     private: &Private,
 ) -> Result<Result<Named, Outcome>, Error> {
     let skipped = |why: &str| Ok(Err(Outcome::Skipped(why.to_owned())));
-    if matches!(private, Private::Packet) && !certificate.has_secret() {
+    if matches!(private, Private::Elsewhere) {
         return skipped("its secret half is not there");
     }
     if certificate.is_revoked() {
@@ -339,8 +384,8 @@ fn name(
     }
     let mut emails: Vec<(Identity, Option<Zeroizing<Vec<u8>>>)> = Vec::new();
     for email in certificate.identities() {
-        let phrase = match &wish.phrases {
-            Some(phrases) => match phrase(&phrases.join(email.as_str())) {
+        let phrase = match wish.phrase_file(&email) {
+            Some(file) => match phrase(&file) {
                 Ok(phrase) => phrase,
                 Err(error) => return Ok(Err(Outcome::Failed(reason(&error)))),
             },

@@ -2,13 +2,16 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Read as _},
     path::Path,
 };
 
 use zeroize::Zeroizing;
 
 use super::{Error, at};
+
+/// Bytes of a file that its first line is looked for in.
+const MAX_LEN: u64 = 64 << 10;
 
 /// How often the terminal is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +58,10 @@ pub(super) fn read(file: Option<&Path>, ask: Ask) -> Result<Zeroizing<String>, E
 
 /// The first line of a file, without its end.
 pub(super) fn first_line(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let content = fs::read(path).map(Zeroizing::new)?;
+    let mut content = Zeroizing::new(Vec::with_capacity(MAX_LEN as usize));
+    fs::File::open(path)?
+        .take(MAX_LEN)
+        .read_to_end(&mut content)?;
     let line = content.split(|byte| *byte == b'\n').next();
     Ok(Zeroizing::new(line.unwrap_or_default().to_vec()))
 }

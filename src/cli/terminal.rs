@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    fs::File,
     io::{self, IsTerminal as _, Write as _},
     path::Path,
     time::Duration,
@@ -31,15 +32,34 @@ pub(super) fn log() {
 
 /// A bar on standard error, where that is a terminal; it appears only if the work takes a moment.
 pub(super) fn progress(total: u64, doing: &'static str) -> ProgressBar {
+    bar(
+        Some(total),
+        doing,
+        "{msg} [{bar:40}] {human_pos}/{human_len} {per_sec}, {eta} left",
+    )
+}
+
+/// A bar of the bytes that have been read of a file, which may be a pipe.
+pub(super) fn reading(file: &File, doing: &'static str) -> io::Result<ProgressBar> {
+    let metadata = file.metadata()?;
+    let (total, template) = if metadata.is_file() {
+        let template = "{msg} [{bar:40}] {bytes}/{total_bytes}, {eta} left";
+        (Some(metadata.len()), template)
+    } else {
+        (None, "{msg} {spinner} {bytes}")
+    };
+    Ok(bar(total, doing, template))
+}
+
+fn bar(total: Option<u64>, doing: &'static str, template: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template(
-        "{msg} [{bar:40}] {human_pos}/{human_len} {per_sec}, {eta} left",
-    )
-    .unwrap_or_else(|_| ProgressStyle::default_bar())
-    .progress_chars("=> ");
-    let bar = ProgressBar::new(total)
+    let style = ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ");
+    let bar = total
+        .map_or_else(ProgressBar::no_length, ProgressBar::new)
         .with_style(style)
         .with_message(doing);
     bar.enable_steady_tick(Duration::from_millis(200));

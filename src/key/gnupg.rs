@@ -6,6 +6,7 @@ mod sexp;
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs::{self, File},
     io::{self, BufReader, Read as _},
     path::{Path, PathBuf},
@@ -21,6 +22,9 @@ use super::openpgp::{self, Certificate};
 const MAX_PRIVATE: u64 = 1 << 20;
 /// Bytes that are read of a keyring at a time.
 const BUFFER: usize = 1 << 20;
+
+/// What is said of a home without a keyring that could be read.
+const KEYBOXD: &str = "its certificates are kept by keyboxd; `gpg --export-secret-keys` writes them to a file that --file takes";
 
 /// Why a home could not be read. All stay until somebody does something.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +45,19 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A file of private keys holds none.
+    #[error("{} holds no private key: it is empty, cut off or damaged", .path.display())]
+    NotAPrivateKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// A certificate cannot be understood.
-    #[error("{} holds something that is no certificate", .path.display())]
+    #[error("cannot read {certificate} in {}", .path.display())]
     Certificate {
         /// The keyring.
         path: PathBuf,
+        /// Which it is, as far as that is known.
+        certificate: String,
         /// Why.
         source: openpgp::Error,
     },
@@ -57,6 +69,7 @@ pub struct Home {
     keyring: PathBuf,
     is_keybox: bool,
     private: HashMap<Index, PathBuf>,
+    unreadable: Vec<Error>,
 }
 
 /// What tells public keys apart: the SHA-256 of a number that no two of them share.
@@ -73,13 +86,16 @@ impl Home {
             why,
         };
         fs::read_dir(home).map_err(failed(home))?;
+        if uses_keyboxd(&home.join("common.conf"))? {
+            return Err(refused(KEYBOXD));
+        }
         let (keybox, old) = (home.join("pubring.kbx"), home.join("pubring.gpg"));
         let has_old = exists(&old)?;
         let is_keybox = exists(&keybox)?
             && (!has_old || keybox::is_in_use(File::open(&keybox).map_err(failed(&keybox))?));
         if !is_keybox && !has_old {
             return Err(refused(if exists(&home.join("public-keys.d"))? {
-                "its certificates are kept by keyboxd; `gpg --export-secret-keys` writes them to a file that --file takes"
+                KEYBOXD
             } else {
                 "it has neither pubring.kbx nor pubring.gpg"
             }));
@@ -90,43 +106,71 @@ impl Home {
                 "it has no private-keys-v1.d; `gpg --homedir HOME --list-secret-keys` makes it out of an older home",
             ));
         }
-        Ok(Self {
+        let mut home = Self {
             keyring: if is_keybox { keybox } else { old },
             is_keybox,
-            private: index(&private)?,
-        })
+            private: HashMap::new(),
+            unreadable: Vec::new(),
+        };
+        home.find_private(&private)?;
+        Ok(home)
     }
 
-    /// How many private keys there are, those of subkeys and of no certificate included.
-    pub fn len(&self) -> usize {
-        self.private.len()
+    /// The file of the certificates.
+    pub fn keyring(&self) -> &Path {
+        &self.keyring
     }
 
-    /// Whether there is no private key.
-    pub fn is_empty(&self) -> bool {
-        self.private.is_empty()
+    /// Why files of private keys cannot be read, whosever these are.
+    pub fn unreadable(&self) -> &[Error] {
+        &self.unreadable
     }
 
-    /// The certificates in the keyring's order. What cannot be read is an error in its place; the last one, where what follows it cannot be found.
+    /// Finds the files of private keys by the public ones. GnuPG names them by a hash of its own, which is different for each
+    /// algorithm.
+    fn find_private(&mut self, directory: &Path) -> Result<(), Error> {
+        for entry in fs::read_dir(directory).map_err(failed(directory))? {
+            let path = entry.map_err(failed(directory))?.path();
+            if !is_private_key(&path) {
+                continue;
+            }
+            match private_key(&path) {
+                // GnuPG has keys of more algorithms than are known here.
+                Ok(key) => key.distinct_number().map(index_of).map_or((), |index| {
+                    self.private.insert(index, path);
+                }),
+                Err(error) => self.unreadable.push(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The certificates of the keyring, which `reader` reads, in its order. What cannot be read is an error in its place; the last
+    /// one, where what follows it cannot be found.
     ///
     /// # Errors
-    /// [`Error::Io`] where the keyring cannot be opened, or is none.
-    pub fn certificates(
-        &self,
-    ) -> Result<Box<dyn Iterator<Item = Result<Certificate, Error>> + '_>, Error> {
-        let file = File::open(&self.keyring).map_err(failed(&self.keyring))?;
-        let file = BufReader::with_capacity(BUFFER, file);
-        let unreadable = |source| Error::Certificate {
+    /// [`Error::Io`] where the keyring is none.
+    pub fn certificates<'a>(
+        &'a self,
+        reader: impl io::Read + Send + Sync + 'a,
+    ) -> Result<Box<dyn Iterator<Item = Result<Certificate, Error>> + 'a>, Error> {
+        let reader = BufReader::with_capacity(BUFFER, reader);
+        let unreadable = |certificate: String, source| Error::Certificate {
             path: self.keyring.clone(),
+            certificate,
             source,
         };
         Ok(if self.is_keybox {
-            let blobs = Keybox::new(file).map_err(failed(&self.keyring))?;
+            let blobs = Keybox::new(reader).map_err(failed(&self.keyring))?;
             Box::new(blobs.map(move |blob| {
-                Certificate::parse(&blob.map_err(failed(&self.keyring))?).map_err(unreadable)
+                let blob = blob.map_err(failed(&self.keyring))?;
+                Certificate::parse(blob.certificate().unwrap_or_default()).map_err(|error| {
+                    unreadable(format!("certificate {}", blob.fingerprint()), error)
+                })
             }))
         } else {
-            let certificates = openpgp::transferable::certificates(file).map_err(unreadable)?;
+            let unreadable = move |error| unreadable("a certificate".to_owned(), error);
+            let certificates = openpgp::transferable::certificates(reader).map_err(unreadable)?;
             Box::new(certificates.map(move |certificate| certificate.map_err(unreadable)))
         })
     }
@@ -134,32 +178,47 @@ impl Home {
     /// The private key that belongs to the certificate's primary key, or nothing where there is none.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`] and [`Error::NotAPrivateKey`].
     pub fn private_key(&self, certificate: &Certificate) -> Result<Option<PrivateKey>, Error> {
-        let path = certificate
-            .distinct_number()
-            .and_then(|number| self.private.get(&index_of(number)));
-        match path {
-            Some(path) => Ok(PrivateKey::parse(&read(path)?)),
-            None => Ok(None),
-        }
+        let primary = certificate.distinct_numbers().next().flatten();
+        self.file_of(primary).map(private_key).transpose()
+    }
+
+    /// Whether the private key of one of the certificate's subkeys is here.
+    pub fn has_subkey_of(&self, certificate: &Certificate) -> bool {
+        let mut subkeys = certificate.distinct_numbers().skip(1);
+        subkeys.any(|number| self.file_of(number).is_some())
+    }
+
+    fn file_of(&self, number: Option<&[u8]>) -> Option<&Path> {
+        self.private.get(&index_of(number?)).map(PathBuf::as_path)
     }
 }
 
-/// The files of private keys by the public ones. GnuPG names them by a hash of its own, which is different for each algorithm.
-fn index(directory: &Path) -> Result<HashMap<Index, PathBuf>, Error> {
-    let mut private = HashMap::new();
-    for entry in fs::read_dir(directory).map_err(failed(directory))? {
-        let path = entry.map_err(failed(directory))?.path();
-        if path.extension().is_none_or(|extension| extension != "key") {
-            continue;
-        }
-        let key = PrivateKey::parse(&read(&path)?);
-        if let Some(number) = key.as_ref().and_then(PrivateKey::distinct_number) {
-            private.insert(index_of(number), path);
-        }
+/// Whether a home's options have keyboxd keep its certificates, wherever they were before.
+///
+/// Source: gpg(1), `--use-keyboxd`.
+fn uses_keyboxd(options: &Path) -> Result<bool, Error> {
+    match fs::read_to_string(options) {
+        Ok(text) => Ok(text.lines().any(|line| line.trim() == "use-keyboxd")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(options)(error)),
     }
-    Ok(private)
+}
+
+/// Whether GnuPG takes a file of that name for a private key's: `.key` behind the 40 digits of a hash.
+fn is_private_key(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    let digits = name.and_then(|name| name.strip_suffix(".key"));
+    digits.is_some_and(|digits| {
+        digits.len() == 40 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
+fn private_key(path: &Path) -> Result<PrivateKey, Error> {
+    PrivateKey::parse(&read(path)?).ok_or_else(|| Error::NotAPrivateKey {
+        path: path.to_owned(),
+    })
 }
 
 /// What is looked up for a number. OpenPGP's mark of a point without coordinates, which not every file has, is no part of it.

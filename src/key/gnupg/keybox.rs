@@ -8,6 +8,8 @@ use std::io::{self, Read};
 const MAX_BLOB: usize = 16 << 20;
 /// Length, type, version, flags: what each blob begins with.
 const HEAD: usize = 8;
+/// Where the first key's fingerprint is: behind where the packets are, and how many keys there are.
+const FINGERPRINT: usize = 20;
 
 const HEADER: u8 = 1;
 const OPENPGP: u8 = 2;
@@ -16,11 +18,14 @@ const HAS_OPENPGP: u8 = 2;
 /// A blob's flag: it was looked up once and is no part of the keyring.
 const EPHEMERAL: u8 = 2;
 
-/// The OpenPGP certificates, one by one, as their packets' bytes; ends with the first error.
+/// The blobs of OpenPGP certificates, one by one; ends with the first error.
 pub(super) struct Keybox<R> {
     reader: R,
     is_broken: bool,
 }
+
+/// A blob, whose length alone has been checked.
+pub(super) struct Blob(Vec<u8>);
 
 impl<R: Read> Keybox<R> {
     /// Reads the header.
@@ -33,38 +38,22 @@ impl<R: Read> Keybox<R> {
             is_broken: false,
         };
         match keybox.blob()? {
-            Some(blob) if is_header(&blob) => Ok(keybox),
+            Some(blob) if blob.is_header() => Ok(keybox),
             _ => Err(invalid("it does not begin as a keybox does")),
         }
     }
 
-    fn certificate(&mut self) -> io::Result<Option<Vec<u8>>> {
-        while let Some(blob) = self.blob()? {
-            let [.., kind, _, _, flags] = blob.first_chunk::<HEAD>().unwrap_or(&[0; HEAD]);
-            if *kind != OPENPGP || flags & EPHEMERAL != 0 {
-                continue;
-            }
-            let (offset, len) = (number(&blob, HEAD), number(&blob, HEAD + 4));
-            let certificate = offset
-                .zip(len)
-                .and_then(|(offset, len)| blob.get(offset..offset.checked_add(len)?));
-            let certificate = certificate.ok_or_else(|| invalid("a blob in it is damaged"))?;
-            return Ok(Some(certificate.to_vec()));
-        }
-        Ok(None)
-    }
-
-    fn blob(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut blob = Vec::new();
-        self.reader.by_ref().take(4).read_to_end(&mut blob)?;
-        if blob.is_empty() {
+    fn blob(&mut self) -> io::Result<Option<Blob>> {
+        let mut blob = Blob(Vec::new());
+        self.reader.by_ref().take(4).read_to_end(&mut blob.0)?;
+        if blob.0.is_empty() {
             return Ok(None);
         }
-        let len = number(&blob, 0).filter(|len| (HEAD..=MAX_BLOB).contains(len));
+        let len = blob.number(0).filter(|len| (HEAD..=MAX_BLOB).contains(len));
         let len = len.ok_or_else(|| invalid("a blob in it is damaged"))?;
-        let rest = (len - blob.len()) as u64;
-        self.reader.by_ref().take(rest).read_to_end(&mut blob)?;
-        if blob.len() == len {
+        let rest = (len - blob.0.len()) as u64;
+        self.reader.by_ref().take(rest).read_to_end(&mut blob.0)?;
+        if blob.0.len() == len {
             Ok(Some(blob))
         } else {
             Err(invalid("it ends within a blob"))
@@ -73,38 +62,62 @@ impl<R: Read> Keybox<R> {
 }
 
 impl<R: Read> Iterator for Keybox<R> {
-    type Item = io::Result<Vec<u8>>;
+    type Item = io::Result<Blob>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_broken {
-            return None;
+        while !self.is_broken {
+            match self.blob() {
+                Ok(Some(blob)) if blob.is_certificate() => return Some(Ok(blob)),
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => {
+                    // Where the next one begins is not known.
+                    self.is_broken = true;
+                    return Some(Err(error));
+                }
+            }
         }
-        let next = self.certificate();
-        // Where the next one begins is not known.
-        self.is_broken = next.is_err();
-        next.transpose()
+        None
+    }
+}
+
+impl Blob {
+    /// The packets, or nothing where the blob does not hold what it says.
+    pub(super) fn certificate(&self) -> Option<&[u8]> {
+        let (offset, len) = (self.number(HEAD)?, self.number(HEAD + 4)?);
+        self.0.get(offset..offset.checked_add(len)?)
+    }
+
+    /// The primary key's fingerprint, as the blob has it for searches.
+    pub(super) fn fingerprint(&self) -> String {
+        let fingerprint = self.0.get(FINGERPRINT..FINGERPRINT + 20);
+        hex::encode_upper(fingerprint.unwrap_or_default())
+    }
+
+    fn is_certificate(&self) -> bool {
+        matches!(self.0.first_chunk::<HEAD>(), Some([.., OPENPGP, _, _, flags]) if flags & EPHEMERAL == 0)
+    }
+
+    fn is_header(&self) -> bool {
+        self.0.get(4) == Some(&HEADER)
+            && self
+                .0
+                .get(HEAD..)
+                .is_some_and(|rest| rest.starts_with(b"KBXf"))
+    }
+
+    fn number(&self, at: usize) -> Option<usize> {
+        let bytes = self.0.get(at..)?.first_chunk::<4>()?;
+        usize::try_from(u32::from_be_bytes(*bytes)).ok()
     }
 }
 
 /// Whether GnuPG reads its OpenPGP certificates from this keybox, rather than from a `pubring.gpg` beside it.
-pub(super) fn is_in_use(keybox: impl Read) -> bool {
+pub(super) fn is_in_use(mut keybox: impl Read) -> bool {
     let mut head = [0; HEAD];
-    let mut keybox = keybox;
     keybox
         .read_exact(&mut head)
         .is_ok_and(|()| matches!(head, [.., HEADER, _, _, flags] if flags & HAS_OPENPGP != 0))
-}
-
-fn is_header(blob: &[u8]) -> bool {
-    blob.get(4) == Some(&HEADER)
-        && blob
-            .get(HEAD..)
-            .is_some_and(|rest| rest.starts_with(b"KBXf"))
-}
-
-fn number(blob: &[u8], at: usize) -> Option<usize> {
-    let bytes = blob.get(at..)?.first_chunk::<4>()?;
-    usize::try_from(u32::from_be_bytes(*bytes)).ok()
 }
 
 fn invalid(why: &'static str) -> io::Error {

@@ -9,6 +9,7 @@ use openssl::{
     sha::Sha1,
     symm::{Cipher, Crypter, Mode, decrypt_aead},
 };
+use sequoia_openpgp::types::SymmetricAlgorithm;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::sexp::Sexp;
@@ -26,9 +27,6 @@ pub enum Refused {
     /// Only the right passphrase decrypts it.
     #[error("the passphrase is not its own")]
     Phrase,
-    /// It is elsewhere.
-    #[error("its secret half is on a smart card")]
-    OnCard,
     /// An encryption that is not known here.
     #[error(
         "it is protected in an unknown way; `gpg --export-secret-keys` writes it to a file that --file takes"
@@ -60,7 +58,22 @@ impl PrivateKey {
             Cow::Borrowed(text) => Sexp::parse(text),
             Cow::Owned(text) => Sexp::parse(&Zeroizing::new(text)),
         };
-        Some(Self { key: key? })
+        let key = Self { key: key? };
+        let kinds = [
+            "private-key",
+            "protected-private-key",
+            "shadowed-private-key",
+        ];
+        kinds.iter().any(|kind| key.is(kind)).then_some(key)
+    }
+
+    /// Whether this says only that the key is on a smart card.
+    pub fn is_elsewhere(&self) -> bool {
+        self.is("shadowed-private-key")
+    }
+
+    fn is(&self, kind: &str) -> bool {
+        self.key.is_list(kind)
     }
 
     /// The list of the key's numbers, which its algorithm names.
@@ -84,18 +97,17 @@ impl PrivateKey {
     pub fn unlock(&self, certificate: &Certificate, phrase: &[u8]) -> Result<SecretKey, Refused> {
         let public = &certificate.public_numbers().ok_or(Refused::Damaged)?;
         let numbers = self.numbers().ok_or(Refused::Damaged)?;
-        if self.key.is_list("private-key") {
-            return secret(public, numbers).ok_or(Refused::Damaged);
-        }
-        if self.key.is_list("shadowed-private-key") {
-            return Err(Refused::OnCard);
-        }
-        if !self.key.is_list("protected-private-key") {
-            return Err(Refused::Damaged);
+        if self.is("private-key") {
+            return secret(public, |name| numbers.value(name)).ok_or(Refused::Damaged);
         }
         let (mode, parameters, ciphertext) = match numbers.find("protected") {
             Some([mode, parameters, ciphertext]) => (mode, parameters, ciphertext),
             Some([mode, key]) if mode.is("openpgp-native") => {
+                if let Some([kind]) = key.find("protection")
+                    && kind.is("none")
+                {
+                    return openpgp_unprotected(public, key).ok_or(Refused::Damaged);
+                }
                 let protected = openpgp_protected(key).ok_or(Refused::Protection)?;
                 let certificate = certificate
                     .with_protected_secret(protected)
@@ -115,7 +127,8 @@ impl PrivateKey {
         let (Some(salt), Some(count), true) = (salt.atom(), count, hash.is("sha1")) else {
             return Err(Refused::Protection);
         };
-        let key = derive(phrase, salt, count);
+        let mut key = Zeroizing::new([0; AES_KEY_LEN]);
+        derive(phrase, salt, count, &mut key);
         let plain = match mode.atom() {
             Some(b"openpgp-s2k3-sha1-aes-cbc") => cbc(&*key, nonce, ciphertext),
             Some(b"openpgp-s2k3-ocb-aes") => ocb(&*key, nonce, ciphertext, numbers),
@@ -125,10 +138,29 @@ impl PrivateKey {
         plain
             .and_then(|plain| {
                 let list = Sexp::parse(&plain)?;
-                secret(public, list.children()?.first()?)
+                let numbers = list.children()?.first()?;
+                secret(public, |name| numbers.value(name))
             })
             .ok_or(Refused::Phrase)
     }
+}
+
+/// The numbers of an imported key that had no protection, in OpenPGP's order, each behind a `_`.
+fn openpgp_unprotected(public: &PublicNumbers, key: &Sexp) -> Option<SecretKey> {
+    let names: &[&str] = match public {
+        PublicNumbers::Rsa { .. } => &["n", "e", "d", "p", "q", "u"],
+        PublicNumbers::Ed25519(_) | PublicNumbers::NistP256(_) | PublicNumbers::NistP384(_) => {
+            &["q", "d"]
+        }
+    };
+    let numbers = key.find("skey")?;
+    secret(public, |name| {
+        let at = names.iter().position(|known| *known == name)?;
+        match numbers.chunks(2).nth(at)? {
+            [mark, number] if mark.is("_") => number.atom(),
+            _ => None,
+        }
+    })
 }
 
 /// OpenPGP's own protection, which an imported key keeps until gpg uses it.
@@ -142,10 +174,10 @@ fn openpgp_protected(key: &Sexp) -> Option<Protected> {
     };
     (mark.is("e") && kind.is("sha1")).then_some(())?;
     Some(Protected {
-        cipher_key_len: match cipher.text()? {
-            "AES" => 16,
-            "AES192" => 24,
-            "AES256" => 32,
+        cipher: match cipher.text()? {
+            "AES" => SymmetricAlgorithm::AES128,
+            "AES192" => SymmetricAlgorithm::AES192,
+            "AES256" => SymmetricAlgorithm::AES256,
             _ => return None,
         },
         digest: Digest::from_str(hash.text()?, true).ok()?,
@@ -155,8 +187,11 @@ fn openpgp_protected(key: &Sexp) -> Option<Protected> {
     })
 }
 
-fn secret(public: &PublicNumbers, list: &Sexp) -> Option<SecretKey> {
-    let value = |name| list.value(name).map(number);
+fn secret<'a>(
+    public: &PublicNumbers,
+    value: impl Fn(&str) -> Option<&'a [u8]>,
+) -> Option<SecretKey> {
+    let value = |name| value(name).map(number);
     let numbers = match public {
         PublicNumbers::Rsa { .. } => SecretNumbers::Rsa {
             d: value("d")?,
@@ -181,7 +216,7 @@ fn number(bytes: &[u8]) -> &[u8] {
 /// sequoia's SHA-1 looks for attacks on it meanwhile, and takes several times as long.
 ///
 /// Source: RFC 9580, section 3.7.1.3.
-fn derive(phrase: &[u8], salt: &[u8], count: u32) -> Zeroizing<[u8; AES_KEY_LEN]> {
+fn derive(phrase: &[u8], salt: &[u8], count: u32, key: &mut [u8; AES_KEY_LEN]) {
     let turn = salt.len() + phrase.len();
     // Several turns at a time, since hashing a few bytes at a time is slow.
     let turns = 4096_usize.div_ceil(turn.max(1));
@@ -198,10 +233,8 @@ fn derive(phrase: &[u8], salt: &[u8], count: u32) -> Zeroizing<[u8; AES_KEY_LEN]
         left -= part.len();
     }
     let mut digest = hash.finish();
-    let mut key = Zeroizing::new([0; AES_KEY_LEN]);
     key.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     digest.zeroize();
-    key
 }
 
 /// How many bytes are hashed. Old agents wrote OpenPGP's one byte for it.

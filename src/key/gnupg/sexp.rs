@@ -145,7 +145,13 @@ impl<'a> Parser<'a> {
 
     /// The rest of a quoted text, whose control characters, quotes and backslashes are written with a backslash.
     fn quoted(&mut self) -> Option<Zeroizing<Vec<u8>>> {
-        let mut text = Zeroizing::new(Vec::with_capacity(self.rest.len()));
+        let mut is_escaped = false;
+        let written = self.rest.iter().position(|byte| {
+            let ends = *byte == b'"' && !is_escaped;
+            is_escaped = *byte == b'\\' && !is_escaped;
+            ends
+        })?;
+        let mut text = Zeroizing::new(Vec::with_capacity(written));
         loop {
             let byte = match self.next()? {
                 b'"' => return Some(text),

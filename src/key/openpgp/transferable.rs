@@ -44,8 +44,8 @@ fn unreadable(error: sequoia::anyhow::Error) -> Error {
 
 /// A secret half as RFC 9580, section 5.5.3, has it encrypted, with a key that is derived from a passphrase, and with a SHA-1 of it.
 pub(crate) struct Protected {
-    /// Bytes of the AES key.
-    pub(crate) cipher_key_len: usize,
+    /// What it is encrypted with.
+    pub(crate) cipher: SymmetricAlgorithm,
     /// What derives that key.
     pub(crate) digest: Digest,
     /// What is hashed before the passphrase.
@@ -85,15 +85,17 @@ impl Certificate {
         numbers.algorithm().map(|_| numbers)
     }
 
-    /// The number that tells the primary key from all others: the modulus of RSA, `y` of DSA and Elgamal, the point on a curve.
-    pub fn distinct_number(&self) -> Option<&[u8]> {
-        Some(match self.cert.primary_key().key().mpis() {
+    /// The numbers that tell the primary key, the first, and the subkeys from all others: the modulus of RSA, `y` of DSA and
+    /// Elgamal, the point on a curve.
+    pub fn distinct_numbers(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        self.cert.keys().map(|key| match key.key().mpis() {
             mpi::PublicKey::RSA { n: number, .. }
             | mpi::PublicKey::DSA { y: number, .. }
             | mpi::PublicKey::ElGamal { y: number, .. }
             | mpi::PublicKey::EdDSA { q: number, .. }
-            | mpi::PublicKey::ECDSA { q: number, .. } => number.value(),
-            _ => return None,
+            | mpi::PublicKey::ECDSA { q: number, .. }
+            | mpi::PublicKey::ECDH { q: number, .. } => Some(number.value()),
+            _ => None,
         })
     }
 
@@ -142,9 +144,16 @@ impl Certificate {
             .max_by_key(|signature| signature.signature_creation_time())
     }
 
-    /// Whether the packets hold the primary key's secret half.
+    /// Whether the packets hold the primary key's secret half, and not just GnuPG's mark that it is elsewhere.
+    ///
+    /// Source: GnuPG, doc/DETAILS, "GNU extensions to the S2K algorithm".
     pub fn has_secret(&self) -> bool {
-        self.cert.primary_key().key().has_secret()
+        match self.cert.primary_key().key().optional_secret() {
+            Some(SecretKeyMaterial::Encrypted(secret)) => {
+                !matches!(secret.s2k(), S2K::Private { tag: 101, .. })
+            }
+            secret => secret.is_some(),
+        }
     }
 
     /// Whether that needs a passphrase.
@@ -193,11 +202,6 @@ impl Certificate {
 
     /// The certificate with its key's secret half in its own packets, still encrypted.
     pub(crate) fn with_protected_secret(&self, protected: Protected) -> Result<Self, Error> {
-        let cipher = match protected.cipher_key_len {
-            16 => SymmetricAlgorithm::AES128,
-            24 => SymmetricAlgorithm::AES192,
-            _ => SymmetricAlgorithm::AES256,
-        };
         let s2k = S2K::Iterated {
             hash: protected.digest.openpgp(),
             salt: protected.salt,
@@ -205,7 +209,7 @@ impl Certificate {
         };
         let secret = Encrypted::new(
             s2k,
-            cipher,
+            protected.cipher,
             Some(mpi::SecretKeyChecksum::SHA1),
             protected.ciphertext.into(),
         );
