@@ -2,7 +2,10 @@
 
 use std::{
     ffi::OsStr,
-    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::ffi::OsStrExt as _,
+    },
     time::SystemTime,
 };
 
@@ -10,8 +13,8 @@ use fuser::TimeOrNow;
 use rustix::{
     buffer::spare_capacity,
     fs::{
-        AtFlags, Gid, Mode, Stat, StatVfs, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
-        XattrFlags,
+        AtFlags, FileType, Gid, Mode, Stat, StatVfs, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+        Uid, XattrFlags,
     },
     io::Errno,
 };
@@ -21,8 +24,9 @@ use crate::{
     tree::{Tree, magic_link},
 };
 
-/// What is to be changed.
-#[derive(Debug, Clone, Copy)]
+/// What is to be changed. Nothing at all is what the kernel asks for before it passes a write of somebody whose writes take
+/// the set-id bits away.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Changes {
     pub(crate) mode: Option<u32>,
     pub(crate) uid: Option<u32>,
@@ -42,9 +46,21 @@ impl Tree {
         rustix::fs::fstat(&*self.reach(&*self.node(number)?)?)
     }
 
-    pub(crate) fn change_attributes(&self, number: u64, changes: Changes) -> Result<Stat, Errno> {
+    pub(crate) fn change_attributes(
+        &self,
+        number: u64,
+        changes: Changes,
+        caller: Caller,
+    ) -> Result<Stat, Errno> {
         let node = self.node(number)?;
         let file = self.reach(&node)?;
+        let asked = Changes {
+            open: None,
+            ..changes
+        };
+        if asked == Changes::default() && node.kind == FileType::RegularFile {
+            drop_set_id(file.as_fd())?;
+        }
         if changes.uid.is_some() || changes.gid.is_some() {
             let (uid, gid) = (
                 changes.uid.map(Uid::from_raw),
@@ -56,9 +72,11 @@ impl Tree {
             rustix::fs::chmod(magic_link(file.as_fd()), Mode::from_raw_mode(mode & 0o7777))?;
         }
         let by_open = match (changes.len, changes.open) {
-            (Some(len), Some(open)) => Some(self.truncate_open(open, len)?),
+            (Some(len), Some(open)) => {
+                Some(self.truncate_open(open, len, caller.drops_set_id())?)
+            }
             (Some(len), None) => {
-                self.truncate(&node, len)?;
+                self.truncate(&node, len, caller.drops_set_id())?;
                 None
             }
             (None, _) => None,
@@ -121,6 +139,19 @@ impl Tree {
         let file = self.reach(&*self.node(number)?)?;
         rustix::fs::removexattr(magic_link(file.as_fd()), name)
     }
+}
+
+/// Takes the bits from a file, open or a mere path, that a change by somebody without `CAP_FSETID` takes from it. Set-group-ID
+/// without the group's right to execute, which means nothing, would stay for a member of the group, whom no request tells.
+///
+/// Source: Linux fs/attr.c, `setattr_should_drop_suidgid`.
+pub(crate) fn drop_set_id(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mode = rustix::fs::fstat(file)?.st_mode;
+    let left = mode & !(libc::S_ISUID | libc::S_ISGID);
+    if left != mode {
+        rustix::fs::chmod(magic_link(file), Mode::from_raw_mode(left & 0o7777))?;
+    }
+    Ok(())
 }
 
 fn timespec(time: Option<TimeOrNow>) -> Timespec {

@@ -1,14 +1,20 @@
 //! Content: reading and writing what is open.
 
-use std::{fs::File, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    os::{fd::AsFd as _, unix::fs::FileExt as _},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use rustix::{
-    fs::{FallocateFlags, Mode, OFlags, SeekFrom, Stat},
+    fs::{FallocateFlags, OFlags, SeekFrom, Stat},
     io::Errno,
 };
 
 use crate::{
     HEAD,
+    attributes::drop_set_id,
     node::{Content, Node, Phase, State, Writing},
     open::{Access, OpenFile, Target, Way},
     tree::{Tree, errno, head},
@@ -163,6 +169,7 @@ impl Tree {
         offset: u64,
         bytes: &[u8],
         flags: OFlags,
+        drops_set_id: bool,
     ) -> Result<usize, Errno> {
         let open = self.opens.file(open)?;
         let appends = flags.contains(OFlags::APPEND);
@@ -183,26 +190,15 @@ impl Tree {
         };
         let sync = flags.intersects(OFlags::SYNC | OFlags::DSYNC);
         self.change(&open, new_head, |file| {
+            if drops_set_id {
+                drop_set_id(file.as_fd())?;
+            }
             let written = write_at(file, bytes, place(file)?)?;
             if sync {
                 rustix::fs::fdatasync(file)?;
             }
             Ok(written)
         })
-    }
-
-    /// The bits that a write by somebody without `CAP_FSETID` takes from a file.
-    pub(crate) fn drop_set_id(&self, open: u64) -> Result<(), Errno> {
-        let file = self.file_of(open)?;
-        let mode = rustix::fs::fstat(&file)?.st_mode;
-        let mut left = mode & !libc::S_ISUID;
-        if mode & libc::S_IXGRP != 0 {
-            left &= !libc::S_ISGID;
-        }
-        if left != mode {
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(left & 0o7777))?;
-        }
-        Ok(())
     }
 
     pub(crate) fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64) -> Result<usize, Errno> {
@@ -226,7 +222,7 @@ impl Tree {
             }
             let mut copied = 0;
             if !first.is_empty() {
-                copied = self.write(to.0, to.1, &first, OFlags::empty())?;
+                copied = self.write(to.0, to.1, &first, OFlags::empty(), false)?;
             }
             if copied < first.len() || copied == len {
                 return Ok(copied);
@@ -250,12 +246,20 @@ impl Tree {
         }
     }
 
-    pub(crate) fn truncate_open(&self, open: u64, len: u64) -> Result<Stat, Errno> {
+    pub(crate) fn truncate_open(
+        &self,
+        open: u64,
+        len: u64,
+        drops_set_id: bool,
+    ) -> Result<Stat, Errno> {
         let open = self.opens.file(open)?;
         self.change(
             &open,
             |file| grown(file, len),
             |file| {
+                if drops_set_id {
+                    drop_set_id(file.as_fd())?;
+                }
                 rustix::fs::ftruncate(file, len)?;
                 rustix::fs::fstat(file)
             },
@@ -263,7 +267,7 @@ impl Tree {
     }
 
     /// Sets the length of a file that nobody has open for it. One that is seen does not change.
-    pub(crate) fn truncate(&self, node: &Node, len: u64) -> Result<(), Errno> {
+    pub(crate) fn truncate(&self, node: &Node, len: u64, drops_set_id: bool) -> Result<(), Errno> {
         let mut content = node.content_at_rest();
         // The kernel looks the name up once more.
         if content.state == State::Replaced {
@@ -283,6 +287,9 @@ impl Tree {
             || grown(&file, len)?.map_or(Ok(false), |head| becomes(&head))?
         {
             return Err(Errno::BUSY);
+        }
+        if drops_set_id {
+            drop_set_id(file.as_fd())?;
         }
         (content.dirty, content.failed) = (true, None);
         rustix::fs::ftruncate(&file, len)

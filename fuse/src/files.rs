@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use crate::{
+    attributes::drop_set_id,
     content::has_data,
     names::{Caller, NewMode, Told},
     node::{Content, NOWHERE, Node, Phase, State, Writing},
@@ -65,7 +66,7 @@ impl Tree {
         let passing = self.passing(|| self.path_of(parent, name));
         let mut content = node.content();
         let opened = match &passing {
-            Some(_) => self.open_passed(&node, &mut content, flags, register)?,
+            Some(_) => self.open_passed(&node, &mut content, flags, caller, register)?,
             None => {
                 content.state = State::Plain;
                 self.opened(&node, &mut content, made.into(), flags, None)?
@@ -119,11 +120,11 @@ impl Tree {
             return Err(Errno::STALE);
         }
         if passing.is_some() && !content.is_held() {
-            return self.open_passed(&node, &mut content, flags, register);
+            return self.open_passed(&node, &mut content, flags, caller, register);
         }
         if !writes && flags.contains(OFlags::TRUNC) {
             drop(content);
-            self.truncate(&node, 0)?;
+            self.truncate(&node, 0, caller.drops_set_id())?;
             content = node.content();
             if content.is_held() {
                 return Err(Errno::BUSY);
@@ -149,7 +150,7 @@ impl Tree {
             self.redirects.arrived(caller.thread);
         }
         if writes && flags.contains(OFlags::TRUNC) {
-            rustix::fs::ftruncate(&file, 0)?;
+            empty(&file, caller)?;
             (content.dirty, content.failed) = (true, None);
             if let State::Held(Phase::Refused) = content.state {
                 content.state = State::Held(Phase::Written);
@@ -169,6 +170,7 @@ impl Tree {
         node: &Arc<Node>,
         content: &mut Content,
         flags: OFlags,
+        caller: Caller,
         register: Register<'_>,
     ) -> Result<Opened, Errno> {
         let truncates = flags.contains(OFlags::TRUNC);
@@ -181,7 +183,7 @@ impl Tree {
             },
         )?;
         if truncates {
-            rustix::fs::ftruncate(&file, 0)?;
+            empty(&file, caller)?;
         }
         let way = self.way(content, &file, Some(register));
         Ok(self.add(node, content, file, flags, way))
@@ -390,4 +392,12 @@ fn access(flags: OFlags) -> Access {
         true => Access::Reads,
         false => Access::Writes,
     }
+}
+
+/// Truncates a file that is opened for it.
+fn empty(file: &File, caller: Caller) -> Result<(), Errno> {
+    if caller.drops_set_id() {
+        drop_set_id(file.as_fd())?;
+    }
+    rustix::fs::ftruncate(file, 0)
 }

@@ -104,6 +104,7 @@ impl Filesystem for Requests {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ] {
             // What an old kernel does not know, it does without.
             let _ = config.add_capabilities(wanted);
@@ -145,7 +146,7 @@ impl Filesystem for Requests {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -170,13 +171,14 @@ impl Filesystem for Requests {
             modified: mtime,
             open: open.map(|open| open.0),
         };
+        let caller = caller(request);
         let waits = size.is_some()
             && match open {
                 Some(open) => self.0.waits_for_open(open.0),
                 None => self.0.waits_for_file(number.0),
             };
         self.answer(waits, move |tree| {
-            match tree.change_attributes(number.0, changes) {
+            match tree.change_attributes(number.0, changes, caller) {
                 Ok(stat) => reply.attr(&TRUST, &attributes(&stat)),
                 Err(errno) => reply.error(refusal(errno)),
             }
@@ -388,15 +390,8 @@ impl Filesystem for Requests {
         reply: ReplyWrite,
     ) {
         let write = move |tree: &Tree, data: &[u8]| {
-            let written = tree
-                .write(open.0, offset, data, open_flags(flags.0))
-                .and_then(|written| {
-                    if kind.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-                        tree.drop_set_id(open.0)?;
-                    }
-                    Ok(written)
-                });
-            match written {
+            let drops_set_id = kind.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+            match tree.write(open.0, offset, data, open_flags(flags.0), drops_set_id) {
                 Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
                 Err(errno) => reply.error(refusal(errno)),
             }

@@ -29,6 +29,14 @@ pub(crate) struct Caller {
     pub(crate) thread: u32,
 }
 
+impl Caller {
+    /// Whether his changes of a file's content take its set-id bits away. That root may have given up `CAP_FSETID`, no
+    /// request tells.
+    pub(crate) fn drops_set_id(self) -> bool {
+        self.uid != 0
+    }
+}
+
 /// What mode something is made with.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewMode {

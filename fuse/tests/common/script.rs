@@ -391,6 +391,13 @@ impl Stage<'_> {
                 };
                 rustix::fs::lsetxattr(self.path(path), name, &bytes(value), how).map(done)
             }
+            // CAP_NET_RAW. Source: Linux include/uapi/linux/capability.h, `struct vfs_cap_data`.
+            ["cap", path] => {
+                let mut value = [0; 20];
+                value[..6].copy_from_slice(&[1, 0, 0, 2, 0, 0x20]);
+                let name = "security.capability";
+                rustix::fs::lsetxattr(self.path(path), name, &value, XattrFlags::empty()).map(done)
+            }
             ["getx", path, name] => {
                 let mut value = Vec::with_capacity(64 << 10);
                 rustix::fs::lgetxattr(self.path(path), name, spare_capacity(&mut value))?;

@@ -863,6 +863,42 @@ pub(crate) const CASES: &[(&str, &str)] = &[
         "chmod . 777; open 1 f w|creat; write 1 hello; chmod f 6777; user 1000 1000; truncate f 1; stat f",
     ),
     (
+        "a truncation by root keeps set-id bits",
+        "open 1 f w|creat; write 1 hello; chmod f 6777; truncate f 1; stat f",
+    ),
+    (
+        "a truncation of what is open takes set-id bits away",
+        "chmod . 777; open 1 f w|creat; write 1 hello; chmod f 6777; user 1000 1000; open 2 f w; ftruncate 2 1; stat f",
+    ),
+    (
+        "opening to truncate takes set-id bits away",
+        "chmod . 777; open 1 f w|creat; write 1 hello; chmod f 6777; user 1000 1000; open 2 f w|trunc; stat f",
+    ),
+    (
+        "opening to truncate by root keeps set-id bits",
+        "open 1 f w|creat; write 1 hello; chmod f 6777; open 2 f w|trunc; stat f",
+    ),
+    (
+        "without the group's right to execute, its bit goes too",
+        "chmod . 777; open 1 f w|creat; chmod f 6767; user 1000 1000; open 2 f w; write 2 x; stat f; open 3 f w|trunc; stat f",
+    ),
+    (
+        "allocating takes set-id bits away",
+        "chmod . 777; open 1 f w|creat; chmod f 6777; user 1000 1000; open 2 f w; fallocate 2 plain 0 100; stat f",
+    ),
+    (
+        "a copy into it takes set-id bits away",
+        "chmod . 777; open 1 f w|creat; chmod f 6777; open 3 g rw|creat 666; write 3 hello; user 1000 1000; open 2 f w; open 4 g r; copy 4 0 2 0 5; stat f",
+    ),
+    (
+        "bits that are set anew are taken away anew",
+        "chmod . 777; open 1 f w|creat; chmod f 6777; user 1000 1000; open 2 f w; write 2 x; stat f; user 0 0; chmod f 6777; stat f; user 1000 1000; write 2 x; stat f",
+    ),
+    (
+        "a capability of the file goes with its content",
+        "chmod . 777; open 1 f w|creat; chmod f 777; cap f; listx f; user 1000 1000; open 2 f w; write 2 x; user 0 0; listx f",
+    ),
+    (
         "an ACL is set and read",
         "open 1 f w|creat; acl f -m u:1000:rwx; getacl f; stat f; getx f system.posix_acl_access",
     ),
