@@ -11,7 +11,7 @@ mod common;
 #[path = "kernel/machine.rs"]
 mod machine;
 
-use std::{fs, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 use common::{
     TestKey,
@@ -159,6 +159,44 @@ fn verify_says_of_odd_signatures_what_the_kernel_says() {
         loaded += usize::from(is_loaded);
     }
     assert_eq!(loaded, 5, "{verdicts:?}");
+}
+
+/// Has a kernel run the mount's own tests.
+fn mounts(suite: &'static str) {
+    let output = run(Command::new(env!("CARGO"))
+        .args(["test", "--locked", "--package", "signdrop-fuse", "--tests"])
+        .args(["--no-run", "--message-format", "json"]));
+    assert!(output.status.success(), "{output:?}");
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let mut programs: Vec<PathBuf> = messages
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|message| message["target"]["kind"][0] == "test")
+        .filter_map(|message| Some(message["executable"].as_str()?.into()))
+        .collect();
+    assert_eq!(programs.len(), 4, "{programs:?}");
+    let script: Vec<String> = programs
+        .iter()
+        .map(|program| format!("{} --test-threads 1 --skip random::", program.display()))
+        .collect();
+    let script = format!(
+        "mkfs.ext4 -q -i 4096 /dev/vda\nmount -t ext4 /dev/vda /tmp\n{}\n",
+        script.join("\n")
+    );
+    let helpers = "/bin/cat /bin/sleep /bin/mv /bin/mount /bin/umount /bin/grep /sbin/mkfs.ext4 /usr/bin/awk /usr/bin/unshare /usr/bin/setfacl /usr/bin/getfacl";
+    programs.extend(helpers.split(' ').map(PathBuf::from));
+    let said = Machine::new(suite).runs(&["fuse"], &programs, &script);
+    assert_eq!(said.matches("test result: ok").count(), 4, "{said}");
+}
+
+#[test]
+fn linux_6_1_without_passing_has_the_same_mount() {
+    mounts("bookworm");
+}
+
+#[test]
+fn linux_6_12_has_the_same_mount() {
+    mounts("trixie");
 }
 
 fn tries(suite: &'static str, wanted: impl Fn(&str) -> Verdict) {

@@ -1,6 +1,9 @@
 /* The first program of a machine that tries kernel modules: it loads every file of /modules in turn, and tells on the second serial line
  * what the kernel said: "NAME 0" for one that was loaded, else "NAME ERRNO". Files whose names end in ".packed" are left to the kernel's
- * own decompressor. What is in /before is loaded first: the kernel's own modules, for digests that it has no other way. */
+ * own decompressor. What is in /before is loaded first: the kernel's own modules, for what it cannot do otherwise.
+ *
+ * Then it has the shell run /script, if there is one, with the second serial line as output, and tells how that ended: "ran 0" or
+ * "ran STATUS". */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -11,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -50,6 +54,24 @@ static int load(const char *dir, const char *name)
 	failed = syscall(SYS_finit_module, fd, "", ends(name, ".packed") ? MODULE_INIT_COMPRESSED_FILE : 0) ? errno : 0;
 	close(fd);
 	return failed;
+}
+
+/* How it ended, as waitpid(2) tells. */
+static int run_script(void)
+{
+	char *environment[] = { "PATH=/bin:/sbin:/usr/bin:/usr/sbin", NULL };
+	int status = -1;
+	pid_t child = fork();
+
+	if (!child) {
+		dup2(fileno(told), STDOUT_FILENO);
+		dup2(fileno(told), STDERR_FILENO);
+		execle("/bin/sh", "sh", "-e", "/script", NULL, environment);
+		_exit(127);
+	}
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
 }
 
 static int is_visible(const struct dirent *entry)
@@ -94,6 +116,9 @@ int main(void)
 		if (!failed)
 			remove_newest();
 	}
+	fflush(told);
+	if (!access("/script", F_OK))
+		fprintf(told, "ran %d\n", run_script());
 	fprintf(told, "end\n");
 	fflush(told);
 	tcdrain(fd);

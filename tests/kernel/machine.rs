@@ -1,8 +1,8 @@
-//! A machine that boots a real kernel and tries modules: QEMU without KVM, UEFI firmware whose `db` holds certificates, an initial
-//! filesystem with one program in it.
+//! A machine that boots a real kernel, and tries modules or runs programs: QEMU without KVM, UEFI firmware whose `db` holds
+//! certificates, an initial filesystem whose first program does that.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -17,8 +17,10 @@ use crate::common::{
     run,
 };
 
-/// How long a boot may take; it takes some ten seconds.
+/// How long a kernel may take until its first program speaks, and that to try modules; together it takes some ten seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a script may take; the mount's tests take seven minutes.
+const SCRIPT_PATIENCE: Duration = Duration::from_secs(1800);
 /// QEMU 7.2 without KVM corrupts a 6.12 guest's flags now and then, so that it stops booting; the next boot does not.
 const TRIES: usize = 4;
 
@@ -97,16 +99,16 @@ impl Machine {
         all.push(("control-signed".into(), own.clone()));
         all.push(("control-unsigned".into(), bare(&own).to_vec()));
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("initrd"), self.initrd(dir.path(), &all)).unwrap();
-        let said = (0..TRIES)
-            .find_map(|_| self.boot(dir.path(), certificates))
-            .unwrap_or_else(|| {
-                let console = fs::read_to_string(dir.path().join("console"));
-                panic!(
-                    "the kernel never finished:\n{}",
-                    console.unwrap_or_default()
-                )
-            });
+        let mut archive = Archive::with_init(dir.path());
+        if self.suite == "bookworm" {
+            // This kernel has SHA-384 and SHA-512 only so.
+            self.add_own(&mut archive, &["sha512_generic"]);
+        }
+        for (name, bytes) in &all {
+            archive.add(&format!("modules/{name}"), 0o100_644, bytes);
+        }
+        fs::write(dir.path().join("initrd"), archive.finish()).unwrap();
+        let said = self.says(dir.path(), certificates, PATIENCE);
         assert!(said.contains("enforced Y"), "{said}");
         let verdicts: BTreeMap<_, _> = said
             .lines()
@@ -123,15 +125,69 @@ impl Machine {
         verdicts
     }
 
-    /// What the first program says until it ends, or nothing where it does not get there.
-    fn boot(&self, dir: &Path, certificates: &[&Certificate]) -> Option<String> {
+    /// Boots the kernel and has its shell run a script with programs of this machine, which are where they are here, and an
+    /// empty disk. Answers what it wrote, if it ended well.
+    pub fn runs(&self, modules: &[&str], programs: &[PathBuf], script: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let mut archive = Archive::with_init(dir.path());
+        self.add_own(&mut archive, &["virtio_pci", "virtio_blk"]);
+        self.add_own(&mut archive, modules);
+        let shell = PathBuf::from("/bin/sh");
+        let mut libraries = BTreeSet::new();
+        for program in programs.iter().chain([&shell]) {
+            libraries.extend(libraries_of(program));
+            let stripped = dir.path().join("stripped");
+            let output = run(Command::new("strip").arg("-o").args([&stripped, program]));
+            assert!(output.status.success(), "{output:?}");
+            archive.add_with_parents(program, &fs::read(&stripped).unwrap());
+        }
+        for library in libraries {
+            archive.add_with_parents(&library, &fs::read(&library).unwrap());
+        }
+        archive.add("script", 0o100_644, script.as_bytes());
+        fs::write(dir.path().join("initrd"), archive.finish()).unwrap();
+        let disk = fs::File::create(dir.path().join("disk")).unwrap();
+        disk.set_len(1 << 30).unwrap();
+        let said = self.says(dir.path(), &[], SCRIPT_PATIENCE);
+        assert!(said.lines().any(|line| line == "ran 0"), "{said}");
+        said
+    }
+
+    /// What the first program says until it ends.
+    fn says(&self, dir: &Path, certificates: &[&Certificate], patience: Duration) -> String {
+        (0..TRIES)
+            .find_map(|_| self.boot(dir, certificates, patience))
+            .unwrap_or_else(|| {
+                let [console, said] =
+                    ["console", "said"].map(|name| fs::read_to_string(dir.join(name)));
+                panic!(
+                    "the kernel never finished:\n{}\n{}",
+                    console.unwrap_or_default(),
+                    said.unwrap_or_default()
+                )
+            })
+    }
+
+    /// The same, or nothing where it does not get there.
+    fn boot(
+        &self,
+        dir: &Path,
+        certificates: &[&Certificate],
+        patience: Duration,
+    ) -> Option<String> {
         let (variables, said) = (dir.join("variables"), dir.join("said"));
         fs::write(&variables, variable_store(certificates)).unwrap();
         fs::write(&said, "").unwrap();
         let firmware = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-        let machine = Command::new("qemu-system-x86_64")
+        let mut command = Command::new("qemu-system-x86_64");
+        let disk = dir.join("disk");
+        if disk.exists() {
+            let disk = format!("if=virtio,format=raw,file={}", disk.display());
+            command.args(["-drive", &disk]);
+        }
+        let machine = command
             .args(["-accel", "tcg", "-machine", "q35", "-cpu", "Nehalem-v1"])
-            .args(["-m", "512", "-smp", "1", "-nic", "none", "-nodefaults"])
+            .args(["-m", "768", "-smp", "1", "-nic", "none", "-nodefaults"])
             .args(["-no-user-config", "-display", "none", "-monitor", "none"])
             .args(["-no-reboot", "-serial"])
             .arg(format!("file:{}", dir.join("console").display()))
@@ -157,15 +213,104 @@ impl Machine {
             .stdin(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run qemu: {error}; `make kernel` installs it"));
-        end_in_time(machine);
-        let said = fs::read_to_string(&said).unwrap();
+        let said = said_in_time(machine, &said, patience);
         said.lines()
             .any(|line| line.trim_end() == "end")
             .then_some(said)
     }
 
-    /// An initial filesystem in the format "newc" (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
-    fn initrd(&self, dir: &Path, modules: &[(String, Vec<u8>)]) -> Vec<u8> {
+    fn has_built_in(&self, name: &str) -> bool {
+        let built_in = modules_of(self.suite)
+            .into_iter()
+            .find_map(|path| {
+                Some(
+                    path.ancestors()
+                        .find(|path| path.ends_with("kernel"))?
+                        .with_file_name("modules.builtin"),
+                )
+            })
+            .map(|path| fs::read_to_string(path).unwrap())
+            .unwrap();
+        built_in
+            .lines()
+            .any(|path| path.ends_with(&format!("/{name}.ko")))
+    }
+
+    /// Has the kernel load some of its own modules, and before each what it depends on.
+    fn add_own(&self, archive: &mut Archive, names: &[&str]) {
+        for name in names {
+            if self.has_built_in(name) {
+                continue;
+            }
+            let module = self.own_module(name);
+            let file = tempfile::Builder::new().suffix(".ko").tempfile().unwrap();
+            fs::write(file.path(), &module).unwrap();
+            let output = run(Command::new("modinfo")
+                .args(["-F", "depends"])
+                .arg(file.path()));
+            assert!(output.status.success(), "{output:?}");
+            let depends = String::from_utf8(output.stdout).unwrap();
+            let depends: Vec<&str> = depends
+                .trim_end()
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .collect();
+            self.add_own(archive, &depends);
+            // Loaded in this order; once more does no harm.
+            let path = format!("before/{:03}-{name}", archive.files);
+            archive.add(&path, 0o100_644, &module);
+        }
+    }
+}
+
+/// The libraries that a program is loaded with, and what loads them.
+fn libraries_of(program: &Path) -> Vec<PathBuf> {
+    let output = run(Command::new("ldd").arg(program));
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words = text.split_whitespace();
+    words
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// What a machine's first program has said when the machine is off. One that does not boot in time is turned off.
+fn said_in_time(mut machine: Child, said: &Path, patience: Duration) -> String {
+    let started = Instant::now();
+    loop {
+        let is_off = machine.try_wait().unwrap().is_some();
+        let said = fs::read_to_string(said).unwrap();
+        let is_late = started.elapsed()
+            > if said.contains("enforced") {
+                patience
+            } else {
+                PATIENCE
+            };
+        if is_off {
+            return said;
+        }
+        if is_late {
+            machine.kill().unwrap();
+            machine.wait().unwrap();
+            assert!(!said.contains("enforced"), "it has not ended:\n{said}");
+            return said;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// An initial filesystem in the format "newc" (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    files: u32,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Archive {
+    /// One with the first program in it, which is built in `dir`.
+    fn with_init(dir: &Path) -> Self {
         let program = dir.join("init");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernel/init.c");
         let output = run(Command::new("gcc")
@@ -173,43 +318,27 @@ impl Machine {
             .arg(&program)
             .arg(source));
         assert!(output.status.success(), "{output:?}");
-        let mut archive = Archive::default();
-        for name in ["proc", "sys", "dev", "modules", "before"] {
+        let mut archive = Self::default();
+        for name in ["proc", "sys", "dev", "tmp", "modules", "before"] {
             archive.add(name, 0o040_755, &[]);
         }
         archive.add("init", 0o100_755, &fs::read(program).unwrap());
-        if self.suite == "bookworm" {
-            // This kernel has SHA-384 and SHA-512 only so.
-            archive.add(
-                "before/sha512",
-                0o100_644,
-                &self.own_module("sha512_generic"),
-            );
-        }
-        for (name, bytes) in modules {
-            archive.add(&format!("modules/{name}"), 0o100_644, bytes);
-        }
-        archive.finish()
+        archive
     }
-}
 
-fn end_in_time(mut machine: Child) {
-    let deadline = Instant::now() + PATIENCE;
-    while machine.try_wait().unwrap().is_none() {
-        if Instant::now() > deadline {
-            machine.kill().unwrap();
+    /// A program or a library, where it is on this machine.
+    fn add_with_parents(&mut self, path: &Path, content: &[u8]) {
+        let path = path.strip_prefix("/").unwrap();
+        let mut parents: Vec<&Path> = path.ancestors().skip(1).collect();
+        parents.reverse();
+        for parent in &parents[1..] {
+            if self.directories.insert(parent.to_path_buf()) {
+                self.add(parent.to_str().unwrap(), 0o040_755, &[]);
+            }
         }
-        thread::sleep(Duration::from_millis(50));
+        self.add(path.to_str().unwrap(), 0o100_755, content);
     }
-}
 
-#[derive(Default)]
-struct Archive {
-    bytes: Vec<u8>,
-    files: u32,
-}
-
-impl Archive {
     fn add(&mut self, name: &str, mode: u32, content: &[u8]) {
         self.files += 1;
         let (len, name_len) = (content.len() as u32, name.len() as u32 + 1);
