@@ -219,7 +219,18 @@ fn write_in_place(
     if loses_by_writing(&original)? {
         return replace::replace_by_copy(place, stamp, splices);
     }
-    let begun = redo.begin(&original, splices)?;
+    let begun = match redo.begin(&original, splices) {
+        Ok(begun) => begun,
+        // Without a note, only a copy is safe.
+        Err(Error::Redo(reason)) => {
+            tracing::warn!(
+                reason,
+                "a file is copied, since it cannot be noted how to repair it"
+            );
+            return replace::replace_by_copy(place, stamp, splices);
+        }
+        Err(error) => return Err(error),
+    };
     step::reached("redo");
     // Flushing the record took its time, in which a writer may have come. From here to the write it is microseconds.
     if writers(&original) == Writers::Some {

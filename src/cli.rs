@@ -143,7 +143,11 @@ fn keystore_status(error: &keystore::Error) -> Status {
             Status::Usage
         }
         keystore::Error::Vault(
-            VaultError::Seal | VaultError::Sealed | VaultError::Slots { .. } | VaultError::Store(_),
+            VaultError::Seal
+            | VaultError::Sealed
+            | VaultError::Slots { .. }
+            | VaultError::SlotsShort { .. }
+            | VaultError::Store(_),
         )
         | keystore::Error::Store(_)
         | keystore::Error::Key(_)
@@ -181,9 +185,9 @@ struct ConfigFile {
 #[derive(Debug, Args)]
 struct Keys {
     /// The daemon's address: unix:/PATH or tcp:ADDRESS:PORT.
-    #[arg(long, value_name = "URL", env = "SIGNDROP_API", default_value = client::DEFAULT, conflicts_with = "store")]
+    #[arg(long, value_name = "URL", env = "SIGNDROP_API", default_value = client::DEFAULT)]
     api: Address,
-    /// Works without a daemon on this state directory, which no daemon may have open.
+    /// Works without a daemon, whatever its address, on this state directory, which no daemon may have open.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// The configuration file, for the master key and the defaults of new keys, and for the project of a path.

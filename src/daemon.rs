@@ -176,7 +176,7 @@ impl Daemon {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let store = open_store(&config.state_dir)?;
-        let master = master_key::read(&config.keys.master_key)?;
+        let master = master_key::read(&config.keys.master_key, &config.state_dir)?;
         let keystore = Keystore::open(&store, &config.state_dir, master)?;
         let keyring = Arc::new(Keyring::new(keystore));
         let way = Arc::new(Way {

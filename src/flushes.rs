@@ -7,6 +7,9 @@ use std::{
 };
 
 /// Lets callers share flushes: each waits for one that began after it came, so that a thousand of them cost a few.
+///
+/// One that has failed is the last: the kernel tells of a write that failed once only, and may have tried what others wrote, too, so that the
+/// next flush would succeed without any of it being on the disk (fsync(2), "Errors").
 #[derive(Debug, Default)]
 pub(crate) struct Flushes {
     state: Mutex<State>,
@@ -19,7 +22,7 @@ struct State {
     begun: u64,
     /// How many flushes have ended.
     ended: u64,
-    /// Why the last flush failed, if it did.
+    /// Why a flush failed, if one did.
     failure: Option<String>,
 }
 
@@ -27,7 +30,7 @@ impl Flushes {
     /// Returns when a flush that began after the call has ended: another's, or `flush` itself.
     ///
     /// # Errors
-    /// Why that flush failed.
+    /// Why that flush failed, or an earlier one.
     pub(crate) fn join(&self, flush: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = state.begun + 1;
@@ -37,11 +40,11 @@ impl Flushes {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        if let Some(reason) = &state.failure {
+            return Err(reason.clone());
+        }
         if state.ended >= mine {
-            return match &state.failure {
-                Some(reason) => Err(reason.clone()),
-                None => Ok(()),
-            };
+            return Ok(());
         }
         state.begun += 1;
         drop(state);
@@ -51,7 +54,9 @@ impl Flushes {
             .map_err(|error| error.to_string());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.ended += 1;
-        state.failure = result.as_ref().err().cloned();
+        if let Err(reason) = &result {
+            state.failure.get_or_insert_with(|| reason.clone());
+        }
         self.ended.notify_all();
         result
     }
@@ -93,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_that_fails_or_panics_is_told_and_the_next_one_begins_anew() {
-        let flushes = Flushes::default();
-        assert!(flushes.join(|| Err(io::Error::other("full"))).is_err());
-        assert!(
-            flushes
-                .join(|| std::panic::resume_unwind(Box::new(())))
-                .is_err()
-        );
-        assert!(flushes.join(|| Ok(())).is_ok());
+    fn a_flush_that_fails_or_panics_is_told_to_all_who_come_later() {
+        let full = || Err(io::Error::other("full"));
+        let panics = || std::panic::resume_unwind(Box::new(()));
+        for fail in [&full as &dyn Fn() -> io::Result<()>, &panics] {
+            let flushes = Flushes::default();
+            flushes.join(|| Ok(())).unwrap();
+            let reason = flushes.join(fail).unwrap_err();
+            assert_eq!(flushes.join(|| Ok(())).unwrap_err(), reason);
+        }
     }
 }

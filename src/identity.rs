@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 /// Bytes that an identity may have at the most, as an e-mail address (RFC 5321, section 4.5.3.1).
-const MAX_LEN: usize = 254;
+pub(crate) const MAX_LEN: usize = 254;
 
 /// The unique name of a key, compared byte for byte: an e-mail address such as `owner#project@copr.example.org`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

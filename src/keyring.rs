@@ -236,9 +236,11 @@ impl Keyring {
     /// # Errors
     /// Those of the keystore.
     pub fn delete(&self, identity: &Identity) -> Result<Option<KeyEntry>, keystore::Error> {
-        let _lock = self.keystore.lock(identity);
+        let lock = self.keystore.lock(identity);
         let deleted = self.keystore.delete(identity);
         self.unlocked().pop(identity);
+        // No use begins any more, and others need not wait for those that go on.
+        drop(lock);
         drop(
             self.uses
                 .of(identity)

@@ -191,6 +191,8 @@ pub struct Keystore {
     meta: Tree,
     vault: Vault,
     locks: Stripes<Mutex<()>>,
+    /// Held while a key is made, and taken before the one above.
+    making: Stripes<Mutex<()>>,
 }
 
 impl Keystore {
@@ -209,6 +211,7 @@ impl Keystore {
             vault: Vault::open(store, state_dir, master)?,
             store: store.clone(),
             locks: Stripes::default(),
+            making: Stripes::default(),
         })
     }
 
@@ -273,13 +276,19 @@ impl Keystore {
     /// # Errors
     /// Those of the store and of key generation, which may pass.
     pub fn create(&self, new: &NewKey) -> Result<Creation, Error> {
-        self.take_in(&new.identity, || {
-            let (secret, slot) = self.fresh_secret(new.algorithm)?;
-            let now = SystemTime::now();
-            let certificate =
-                Certificate::make(&secret, &new.name, &new.identity, now, new.expires)?;
-            Ok((secret, slot, certificate))
-        })
+        // Whoever only looks for a key of these need not wait for what takes long.
+        let _making = self
+            .making
+            .of(&new.identity)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = self.find(&new.identity)? {
+            return Ok(Creation::Existing(entry));
+        }
+        let (secret, slot) = self.fresh_secret(new.algorithm)?;
+        let now = SystemTime::now();
+        let certificate = Certificate::make(&secret, &new.name, &new.identity, now, new.expires)?;
+        self.take_in(&new.identity, || Ok((secret, slot, certificate)))
     }
 
     /// Takes in a key with the certificate that it has elsewhere, unless the identity has a key; otherwise as [`Keystore::create`].

@@ -1,8 +1,9 @@
 //! Reading the master key from where the configuration says it is.
 
 use std::{
-    env, fs, io,
-    io::Write as _,
+    env,
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
 };
@@ -14,6 +15,9 @@ use crate::{
     keystore::{MasterKey, VaultError},
     private_file,
 };
+
+/// Bytes of a master key's file that are read at the most; the key and its line's end are 45.
+const MOST: u64 = 4096;
 
 /// Why there is no master key. All stay until somebody does something.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,14 @@ pub enum Error {
         path: PathBuf,
         /// Its mode.
         mode: u32,
+    },
+    /// The file is somebody else's.
+    #[error("the master key {} belongs to user {owner}, who can read and change it: `chown` it to root or to whom the daemon runs as", .path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// The file cannot be read or written.
     #[error("cannot access the master key {}", .path.display())]
@@ -52,11 +64,11 @@ pub enum Error {
     },
 }
 
-/// Reads the master key.
+/// Reads the master key. A file belongs to whom this program runs as, to root, or to whom `state_dir` belongs.
 ///
 /// # Errors
 /// [`Error`], which says what to do.
-pub fn read(source: &MasterKeySource) -> Result<MasterKey, Error> {
+pub fn read(source: &MasterKeySource, state_dir: &Path) -> Result<MasterKey, Error> {
     let path = path(source)?;
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => Error::Missing(path.clone()),
@@ -65,12 +77,25 @@ pub fn read(source: &MasterKeySource) -> Result<MasterKey, Error> {
             source,
         },
     };
-    let mode = fs::metadata(&path).map_err(failed)?.mode() & 0o7777;
+    let file = File::open(&path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     // systemd gives a credential its own directory, which nobody else may enter.
-    if matches!(source, MasterKeySource::File(_)) && mode & 0o077 != 0 {
-        return Err(Error::Exposed { path, mode });
+    if matches!(source, MasterKeySource::File(_)) {
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(Error::Exposed { path, mode });
+        }
+        let owner = metadata.uid();
+        let is_ours = owner == 0
+            || owner == rustix::process::geteuid().as_raw()
+            || fs::metadata(state_dir).is_ok_and(|found| found.uid() == owner);
+        if !is_ours {
+            return Err(Error::Owner { path, owner });
+        }
     }
-    let text = Zeroizing::new(fs::read(&path).map_err(failed)?);
+    // With room for all, so that no copy stays behind where it has been.
+    let mut text = Zeroizing::new(Vec::with_capacity(MOST as usize));
+    file.take(MOST).read_to_end(&mut text).map_err(failed)?;
     MasterKey::parse(&text).map_err(|source| Error::Content { path, source })
 }
 

@@ -22,7 +22,7 @@ use crate::{
     daemon::Daemon,
     digest::Digest,
     http::KeyRequest,
-    identity::{self, Identity},
+    identity::{self, Identity, MAX_LEN},
     key::openpgp::finished::{Packet, sign_finished},
     keyring::ProjectKey,
     keystore::{self, VaultError},
@@ -35,6 +35,8 @@ const CONNECTIONS: usize = 256;
 static ANSWERING: Semaphore = Semaphore::const_new(16);
 /// Keys that are made at once, which takes a processor for seconds: signatures do not wait for them.
 static MAKING_KEYS: Semaphore = Semaphore::const_new(2);
+/// Requests for keys that are taken at once; those that wait hold connections.
+static KEY_REQUESTS: Semaphore = Semaphore::const_new(32);
 /// How long a client may take to send its request, and then to take its answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -114,22 +116,31 @@ async fn serve(daemon: &Arc<Daemon>, mut stream: TcpStream, peer: SocketAddr) {
         return;
     };
     let request = Request::parse(head, &body);
-    let limit = match &request {
+    let makes_key = matches!(
+        &request,
         Ok(Request {
             command: Command::MakeKey { .. },
             ..
-        }) => &MAKING_KEYS,
-        Ok(_) | Err(_) => &ANSWERING,
+        })
+    );
+    let place = makes_key.then(|| KEY_REQUESTS.try_acquire());
+    let bytes = match place {
+        Some(Err(_)) => Reply::Failed("too many keys are being made: try again".into()).to_bytes(),
+        Some(Ok(_)) | None => {
+            let limit = if makes_key { &MAKING_KEYS } else { &ANSWERING };
+            let permit = limit.acquire().await.ok();
+            let daemon = daemon.clone();
+            let answer = move || answer(&daemon, peer, request).to_bytes();
+            let Ok(bytes) = tokio::task::spawn_blocking(answer).await else {
+                // The panic has been told already.
+                return;
+            };
+            // Whoever is slow to read keeps nobody from being answered.
+            drop(permit);
+            bytes
+        }
     };
-    let permit = limit.acquire().await.ok();
-    let daemon = daemon.clone();
-    let answer = move || answer(&daemon, peer, request).to_bytes();
-    let Ok(bytes) = tokio::task::spawn_blocking(answer).await else {
-        // The panic has been told already.
-        return;
-    };
-    // Whoever is slow to read keeps nobody from being answered.
-    drop(permit);
+    drop(place);
     let _ = tokio::time::timeout(TIMEOUT, async {
         stream.write_all(&bytes).await?;
         stream.shutdown().await
@@ -270,7 +281,7 @@ fn identity(user: &str) -> Result<Identity, String> {
     user.parse().map_err(|_| unknown(user))
 }
 
-/// What clients look for.
+/// What clients look for; of a name that is longer than any key's, the beginning will do.
 fn unknown(user: &str) -> String {
-    format!("unknown key: {user}")
+    format!("unknown key: {user:.MAX_LEN$}")
 }

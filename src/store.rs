@@ -1,8 +1,9 @@
 //! The embedded database in which state is kept. The only place that knows sled.
 
 use std::{
-    fs::File,
+    fs::{DirBuilder, File},
     io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,6 +15,16 @@ use crate::flushes::Flushes;
 
 /// Bytes of the database that are kept in memory, whatever its size on disk.
 const CACHE_BYTES: u64 = 16 << 20;
+/// Bytes of a segment of the database's log. A page of more than a quarter of that would go to a file of its own, which the database
+/// never synchronises, so that a power cut could leave a log that cannot be read. No page gets there: a leaf has at most 20 entries, a page
+/// above them at most 320 keys, and the length of both is limited.
+///
+/// Source: `Node::should_split`, `Node::should_merge` and `Log::reserve_inner` of sled 0.34.
+const SEGMENT_BYTES: usize = 8 << 20;
+/// Bytes of a key at the most, as of a path (`PATH_MAX`).
+const KEY_BYTES: usize = 4096;
+/// Bytes of a value at the most.
+const VALUE_BYTES: usize = 64 << 10;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +43,14 @@ pub enum Error {
     /// Reading or writing failed; a full disk is the usual cause. May pass.
     #[error("cannot read or write the store: {0}")]
     Access(String),
+    /// A key or a value is too long. Stays.
+    #[error("a record of {len} bytes is more than the {most} that the store keeps")]
+    TooLong {
+        /// Its length.
+        len: usize,
+        /// What is possible.
+        most: usize,
+    },
 }
 
 impl Error {
@@ -39,7 +58,7 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::InUse(_) | Self::Access(_) => true,
-            Self::Open { .. } => false,
+            Self::Open { .. } | Self::TooLong { .. } => false,
         }
     }
 }
@@ -49,7 +68,7 @@ impl From<sled::Error> for Error {
         if let sled::Error::Io(_) | sled::Error::ReportableBug(_) | sled::Error::Corruption { .. } =
             error
         {
-            HAS_FAILED.store(true, Ordering::Relaxed);
+            fail();
         }
         Self::Access(error.to_string())
     }
@@ -61,6 +80,11 @@ static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 /// Whether a store of this program has failed for good, as after a full disk: only a new start opens it again.
 pub fn has_failed() -> bool {
     HAS_FAILED.load(Ordering::Relaxed)
+}
+
+/// Notes that a write to a disk has failed: the next one would succeed without having written what this one lost.
+pub(crate) fn fail() {
+    HAS_FAILED.store(true, Ordering::Relaxed);
 }
 
 /// Refuses to go on with a store that has failed: what memory has and the disk has not is nothing to rely on, nor to build on.
@@ -89,9 +113,19 @@ impl Store {
     /// # Errors
     /// [`Error::InUse`] and [`Error::Open`].
     pub fn open(path: &Path) -> Result<Self, Error> {
+        // The database's own files can be read by whoever gets there.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| Error::Open {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
         let db = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE_BYTES)
+            .segment_size(SEGMENT_BYTES)
             .mode(sled::Mode::LowSpace)
             // What has to last is flushed by those who need it to; the rest is made anew by looking.
             .flush_every_ms(Some(1000))
@@ -147,8 +181,7 @@ impl Store {
             self.file.sync_data()
         });
         flushed.map_err(|reason| {
-            // The next one would succeed without having written what this one lost.
-            HAS_FAILED.store(true, Ordering::Relaxed);
+            fail();
             Error::Access(reason)
         })
     }
@@ -175,8 +208,9 @@ impl Tree {
     /// Sets the value of a key; it lasts from the next [`Store::flush`] on.
     ///
     /// # Errors
-    /// [`Error::Access`], which may pass.
+    /// [`Error::Access`] may pass, [`Error::TooLong`] stays.
     pub fn set(&self, key: &[u8], value: Vec<u8>) -> Result<(), Error> {
+        check_length(key, &value)?;
         self.tree.insert(key, value)?;
         Ok(())
     }
@@ -184,7 +218,7 @@ impl Tree {
     /// Sets the value of a key and moves a number kept in another tree, both or neither.
     ///
     /// # Errors
-    /// [`Error::Access`], which may pass.
+    /// [`Error::Access`] may pass, [`Error::TooLong`] stays.
     pub fn set_and_count(
         &self,
         key: &[u8],
@@ -195,6 +229,7 @@ impl Tree {
             Transactional as _,
             transaction::{ConflictableTransactionError, TransactionError},
         };
+        check_length(key, &value)?;
         (&self.tree, &numbers.tree)
             .transaction(|(tree, numbers)| {
                 tree.insert(key, value.as_slice())?;
@@ -266,8 +301,85 @@ impl Tree {
     }
 }
 
+fn check_length(key: &[u8], value: &[u8]) -> Result<(), Error> {
+    for (len, most) in [(key.len(), KEY_BYTES), (value.len(), VALUE_BYTES)] {
+        if len > most {
+            return Err(Error::TooLong { len, most });
+        }
+    }
+    Ok(())
+}
+
 fn number_of(bytes: Option<&[u8]>) -> u64 {
     bytes
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, u64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_keys_and_values_never_get_to_files_that_nobody_synchronises() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let key = |number: u64| {
+            // In no order, and without a common beginning that would be kept once only.
+            let mut key = number
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .to_be_bytes()
+                .to_vec();
+            key.resize(KEY_BYTES, b'x');
+            key
+        };
+        let store = Store::open(&path).unwrap();
+        let (long, short) = (store.tree("long").unwrap(), store.tree("short").unwrap());
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (store, long, short) = (&store, &long, &short);
+                scope.spawn(move || {
+                    for number in (0..1000).map(|number| number * 4 + thread) {
+                        short.set(&key(number), Vec::new()).unwrap();
+                        if number < 400 {
+                            long.set(&key(number), vec![1; VALUE_BYTES]).unwrap();
+                        }
+                        // Pages that shrink are merged.
+                        if number % 3 == 0 {
+                            short.unset(&key(number)).unwrap();
+                            long.unset(&key(number)).unwrap();
+                        }
+                        if number % 100 == 0 {
+                            store.flush().unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        store.flush().unwrap();
+        assert_eq!(fs::read_dir(path.join("blobs")).unwrap().count(), 0);
+        let mode = fs::metadata(&path).unwrap().permissions();
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+            0o700
+        );
+        drop((store, long, short));
+        let store = Store::open(&path).unwrap();
+        assert_eq!(
+            store.tree("short").unwrap().entries(b"", None).count(),
+            2666
+        );
+        let long = store.tree("long").unwrap();
+        assert_eq!(long.find(&key(1)).unwrap().unwrap().len(), VALUE_BYTES);
+        let refused = |result| matches!(result, Err(Error::TooLong { .. }));
+        assert!(refused(long.set(&[0; KEY_BYTES + 1], Vec::new())));
+        assert!(refused(long.set(b"key", vec![0; VALUE_BYTES + 1])));
+        assert!(refused(long.set_and_count(
+            b"key",
+            vec![0; VALUE_BYTES + 1],
+            (&long, b"number", 1)
+        )));
+    }
 }

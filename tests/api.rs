@@ -548,6 +548,105 @@ fn idle_connections_to_one_door_do_not_close_the_other() {
 }
 
 #[test]
+fn keys_that_are_made_by_tcp_keep_no_one_waiting_at_the_socket() {
+    let (daemon, port) = with_tcp();
+    let makers: Vec<TcpStream> = (0..200)
+        .map(|number| {
+            let mut stream = tcp(port);
+            let body = format!("name_real=a&name_email=n{number}@e.org&key_length=4096");
+            let head = "POST /gen_key HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded";
+            let length = body.len();
+            let request = format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}");
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    // And some who ask for the keys that are being made.
+    let askers: Vec<TcpStream> = (0..400)
+        .map(|number| {
+            let mut stream = tcp(port);
+            let number = number % 200;
+            let request = format!(
+                "GET /v1/keys/n{number}@e.org/public.asc HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            );
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let body = json!({"identity": ALICE, "algorithm": "rsa4096"}).to_string();
+    assert_eq!(daemon.request("POST", "/v1/keys", Some(&body)).0, 201);
+    assert_eq!(daemon.request("GET", "/v1/keys", None).0, 200);
+    let waiting = makers.iter().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        stream.peek(&mut [0]).is_err()
+    });
+    assert!(waiting.count() > 100, "it waited for those who came by TCP");
+    drop((makers, askers));
+}
+
+#[test]
+fn a_certificate_is_shown_by_tcp_without_its_private_keys() {
+    let (mut daemon, port) = with_tcp();
+    let body = json!({ "identity": ALICE }).to_string();
+    assert_eq!(daemon.request("POST", "/v1/keys", Some(&body)).0, 201);
+    let path = format!("/v1/keys/{ALICE_ENCODED}/certificate.pem");
+    let shown = || curl(&Door::Tcp(port), &[], &path);
+    assert_eq!(shown().status, 404, "anybody may ask, and so makes none");
+    let made = daemon.request("GET", &path, None);
+    assert_eq!(made.0, 200);
+    daemon.stop();
+    // Nothing but what tells whether the master key is right: no key can be decrypted any more.
+    let slots = daemon.dir.path().join("state/slots");
+    fs::OpenOptions::new()
+        .write(true)
+        .open(slots)
+        .unwrap()
+        .set_len(32)
+        .unwrap();
+    daemon.run();
+    assert_eq!(daemon.request("GET", &path, None).0, 503);
+    let shown = shown();
+    assert_eq!((shown.status, shown.body), made);
+}
+
+#[test]
+fn no_openpgp_signature_is_made_over_a_digest_that_is_too_weak_for_its_key() {
+    let (daemon, _) = with_tcp();
+    for (algorithm, digest, status) in [
+        ("ed25519", "sha1", 400),
+        ("ed25519", "sha256", 200),
+        ("nistp384", "sha256", 400),
+        ("nistp384", "sha384", 200),
+        ("rsa2048", "sha1", 200),
+    ] {
+        let email = format!("{algorithm}@e.org");
+        let key = json!({"identity": email, "algorithm": algorithm});
+        let (made, _) = daemon.request("POST", "/v1/keys", Some(&key.to_string()));
+        assert!(matches!(made, 200 | 201), "{made}");
+        let hash = "00".repeat(match digest {
+            "sha1" => 20,
+            "sha256" => 32,
+            _ => 48,
+        });
+        let body = json!({"digest": digest, "hash": hash, "purpose": "openpgp"}).to_string();
+        let path = format!("/v1/keys/{email}/sign");
+        let (found, text) = daemon.request("POST", &path, Some(&body));
+        assert_eq!(found, status, "{algorithm} {digest}: {text}");
+
+        let key = json!({"user": ALICE, "key": key}).to_string();
+        let (made, text) = daemon.request("POST", "/v1/entrusted-keys", Some(&key));
+        assert_eq!(made, 201, "{text}");
+        let made: Value = serde_json::from_str(&text).unwrap();
+        let body = json!({
+            "user": ALICE, "private_key": made["private_key"], "digest": digest, "hash": hash
+        });
+        let (found, text) =
+            daemon.request("POST", "/v1/entrusted-keys/sign", Some(&body.to_string()));
+        assert_eq!(found, status, "{algorithm} {digest}: {text}");
+    }
+}
+
+#[test]
 fn what_is_not_http_is_refused_and_the_daemon_stays() {
     let (mut daemon, port) = with_tcp();
     let mut garbage: Vec<Vec<u8>> = [

@@ -46,7 +46,7 @@ fn keystore(daemon: &Daemon) -> Keystore {
     let state = daemon.dir.path().join("state");
     let source = MasterKeySource::File(daemon.dir.path().join("master.key"));
     let store = signdrop::daemon::open_store(&state).unwrap();
-    let master = signdrop::master_key::read(&source).unwrap();
+    let master = signdrop::master_key::read(&source, &state).unwrap();
     Keystore::open(&store, &state, master).unwrap()
 }
 

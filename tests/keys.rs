@@ -614,6 +614,102 @@ fn created(socket: &Path, identity: &str) -> Option<String> {
 }
 
 #[test]
+fn a_file_of_slots_that_is_older_than_the_store_takes_no_other_key_with_it() {
+    let mut daemon = daemon();
+    daemon.run();
+    let make = |daemon: &Daemon, email: &str| {
+        let body = json!({ "identity": email }).to_string();
+        daemon.request("POST", "/v1/keys", Some(&body))
+    };
+    let [first, second, third] = ["first@e.org", "second@e.org", "third@e.org"];
+    let slots = daemon.dir.path().join("state/slots");
+    assert_eq!(make(&daemon, first).0, 201);
+    let older = fs::read(&slots).unwrap();
+    assert_eq!(make(&daemon, second).0, 201);
+    daemon.stop();
+    let right = fs::read(&slots).unwrap();
+    assert!(right.len() > older.len());
+
+    fs::write(&slots, &older).unwrap();
+    daemon.run();
+    let count = |daemon: &Daemon| {
+        let (status, body) = daemon.request("GET", "/v1/keys", None);
+        assert_eq!(status, 200, "{body}");
+        let page: Value = serde_json::from_str(&body).unwrap();
+        page["keys"].as_array().unwrap().len()
+    };
+    assert_eq!(count(&daemon), 2, "none is taken for deleted");
+    assert_eq!(daemon.request("GET", "/metrics", None).0, 200);
+    let sign = |daemon: &Daemon, email: &str| {
+        let path = format!("/v1/keys/{email}/sign");
+        let body = json!({"digest": "sha256", "hash": "00".repeat(32), "purpose": "openpgp"});
+        daemon.request("POST", &path, Some(&body.to_string()))
+    };
+    assert_eq!(sign(&daemon, first).0, 200);
+    let whole = format!("has {} bytes of {}", older.len(), right.len());
+    for (status, body) in [sign(&daemon, second), make(&daemon, third)] {
+        assert_eq!(status, 503, "{body}");
+        assert!(body.contains(&whole), "{body}");
+    }
+    daemon.stop();
+    let store = daemon.dir.path().join("state");
+    let export = |output: &str| {
+        let (output, phrase) = (
+            daemon.dir.path().join(output),
+            daemon.dir.path().join("phrase"),
+        );
+        fs::write(&phrase, "a passphrase\n").unwrap();
+        daemon.signdrop([
+            "key".as_ref(),
+            "export".as_ref(),
+            "--secret".as_ref(),
+            "--all".as_ref(),
+            "--store".as_ref(),
+            store.as_os_str(),
+            "-c".as_ref(),
+            daemon.config().as_os_str(),
+            "--passphrase-file".as_ref(),
+            phrase.as_os_str(),
+            "--output".as_ref(),
+            output.as_os_str(),
+        ])
+    };
+    let output = export("some");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains(second) && text.contains(&whole), "{text}");
+    assert!(!text.contains(first), "{text}");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("1 private keys"));
+
+    // The right one brings all back.
+    fs::write(&slots, &right).unwrap();
+    let output = export("all");
+    assert!(output.status.success(), "{output:?}");
+
+    // Where it is lost, to delete the key that needs it harms no other, and the advice lets new keys be made.
+    fs::write(&slots, &older).unwrap();
+    daemon.run();
+    assert_eq!(
+        daemon.request("DELETE", "/v1/keys/second@e.org", None).0,
+        200
+    );
+    daemon.stop();
+    let file = fs::OpenOptions::new().write(true).open(&slots).unwrap();
+    file.set_len(right.len() as u64).unwrap();
+    daemon.run();
+    assert_eq!(make(&daemon, third).0, 201);
+    assert_eq!(make(&daemon, second).0, 201);
+    assert_eq!(
+        daemon.request("DELETE", "/v1/keys/second@e.org", None).0,
+        200
+    );
+    assert_eq!(count(&daemon), 2);
+    for email in [first, third] {
+        assert_eq!(sign(&daemon, email).0, 200, "{email}");
+    }
+}
+
+#[test]
 fn a_start_without_the_right_master_key_is_refused_and_says_why() {
     let mut daemon = daemon();
     daemon.run();
@@ -646,6 +742,8 @@ fn a_start_without_the_right_master_key_is_refused_and_says_why() {
             ALICE,
         ]);
         assert_eq!(output.status.code(), Some(2), "{why}: {output:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(why), "{text}");
         assert!(!daemon.log().contains(other.trim()));
     };
     fs::write(&path, &other).unwrap();
@@ -659,6 +757,9 @@ fn a_start_without_the_right_master_key_is_refused_and_says_why() {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         refuse(&mut daemon, &format!("its mode is {mode:04o}"));
     }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&path, Some(4321), None).unwrap();
+    refuse(&mut daemon, "belongs to user 4321");
     fs::remove_file(&path).unwrap();
     refuse(&mut daemon, "there is no master key at");
     // Nor is a new one made in the place of the one that is missing.

@@ -467,6 +467,7 @@ fn what_is_wrong_is_answered_with_status_1_and_a_line_that_says_it() {
             "{request:?}: {error}"
         );
         assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.len() < 1000, "{error}");
     }
     // Nothing of it did harm, or came into the log as another line.
     assert_eq!(exchange(port, &[0; 4]), [0; 6]);
@@ -539,6 +540,36 @@ fn signatures_do_not_wait_for_keys_that_are_being_made() {
         stream.read_to_end(&mut answer).unwrap();
         assert_eq!(understood(&answer).0, 0, "each key is made");
     }
+}
+
+#[test]
+fn clients_that_want_very_many_keys_take_no_others_connections() {
+    const MAKERS: usize = 240;
+    let (_daemon, port) = start("ports = \"any\"", "ed25519");
+    let request = keygen("rsa@3072", "1", "name", "mail@example.org");
+    let makers: Vec<TcpStream> = (0..MAKERS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(&request).unwrap();
+            stream
+        })
+        .collect();
+    let (mut made, mut refused) = (0, 0);
+    for mut stream in makers {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        match understood(&answer) {
+            (0, ..) => made += 1,
+            (1, _, text) => {
+                assert_eq!(text, "too many keys are being made: try again\n");
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(made >= 32, "{made}");
+    assert!(refused > 100, "{refused}");
 }
 
 /// What a client gets that comes from an address and port of its choice.

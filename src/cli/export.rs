@@ -11,9 +11,10 @@ use super::{
     Error, Keys, at,
     keys::{open_keystore, unknown},
     passphrase::{self, Ask},
-    terminal::{progress, say, shown},
+    terminal::{clean, progress, say, shown},
 };
 use crate::{
+    arrival::reason,
     identity::Identity,
     keystore::{KeyEntry, Keystore},
     private_file,
@@ -54,29 +55,54 @@ pub(super) fn run(
         None => None,
     };
     let passphrase = passphrase::read(wish.passphrase_file.as_deref(), Ask::Twice)?;
-    let count = private_file::create(output, at(output), |file| {
-        let mut write = |entry: &KeyEntry| {
-            let secret = keystore.unlock(entry)?;
-            let armour = entry.certificate()?.with_secret(&secret, &passphrase)?;
-            file.write_all(&armour).map_err(at(output))
-        };
-        match &single {
-            Some(entry) => write(entry).map(|()| 1),
-            None => write_all(&keystore, write),
+    let armour = |entry: &KeyEntry| -> Result<_, Error> {
+        let secret = keystore.unlock(entry)?;
+        Ok(entry.certificate()?.with_secret(&secret, &passphrase)?)
+    };
+    let (written, failed) = private_file::create(output, at(output), |file| match &single {
+        Some(entry) => {
+            file.write_all(&armour(entry)?).map_err(at(output))?;
+            Ok::<_, Error>((1, 0))
         }
+        None => write_all(&keystore, armour, |armour| {
+            file.write_all(armour).map_err(at(output))
+        }),
     })?;
-    say(&format!("{count} private keys in {}", shown(output)))
+    say(&format!("{written} private keys in {}", shown(output)))?;
+    match failed {
+        0 => Ok(()),
+        failed => Err(Error::Some {
+            failed,
+            all: written + failed,
+        }),
+    }
 }
 
-fn write_all(
+/// Writes all keys that can be read and names the others. Answers how many were written, and how many not.
+fn write_all<T>(
     keystore: &Keystore,
-    mut write: impl FnMut(&KeyEntry) -> Result<(), Error>,
-) -> Result<u64, Error> {
+    armour: impl Fn(&KeyEntry) -> Result<T, Error>,
+    mut write: impl FnMut(&T) -> Result<(), Error>,
+) -> Result<(usize, usize), Error> {
     let bar = progress(keystore.count()?, "exporting");
+    let (mut written, mut failed) = (0, 0);
     for entry in keystore.entries(None) {
-        write(&entry?)?;
+        let armoured = entry.map_err(Error::from).and_then(|entry| {
+            armour(&entry)
+                .map_err(|error| Error::Failed(format!("{}: {}", entry.identity, reason(&error))))
+        });
+        match armoured {
+            Ok(armour) => {
+                write(&armour)?;
+                written += 1;
+            }
+            Err(error) => {
+                bar.suspend(|| eprintln!("signdrop: {}", clean(reason(&error).into())));
+                failed += 1;
+            }
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(bar.position())
+    Ok((written, failed))
 }

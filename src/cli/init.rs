@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{Action, CertificateOf, Config, MasterKeySource},
-    master_key,
+    daemon, master_key,
 };
 
 /// The configuration that `init` writes.
@@ -21,6 +21,7 @@ const TEMPLATE: &str = include_str!("../../examples/signdrop.toml");
 
 /// Makes what is missing and says so; whatever is there stays as it is.
 pub(super) fn init(config_path: &Path) -> Result<(), Error> {
+    daemon::forbid_core_dumps()?;
     if config_path.exists() {
         say(&format!("present  {}", shown(config_path)))?;
     } else {
@@ -41,7 +42,10 @@ pub(super) fn init(config_path: &Path) -> Result<(), Error> {
     match &config.keys.master_key {
         MasterKeySource::File(path) if path.exists() => {
             // Reading it tells a wrong mode or content now, not at the first start.
-            drop(master_key::read(&config.keys.master_key)?);
+            drop(master_key::read(
+                &config.keys.master_key,
+                &config.state_dir,
+            )?);
             say(&format!("present  {}", shown(path)))?;
         }
         MasterKeySource::File(_) if config.state_dir.join("store").exists() => {

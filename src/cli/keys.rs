@@ -59,7 +59,7 @@ pub(super) fn open_keystore(keys: &Keys) -> Result<Keystore, Error> {
             ))?;
     daemon::forbid_core_dumps()?;
     let defaults = config_keys(keys)?;
-    let master = master_key::read(&defaults.master_key)?;
+    let master = master_key::read(&defaults.master_key, state_dir)?;
     let store = daemon::open_store(state_dir)?;
     Ok(Keystore::open(&store, state_dir, master)?)
 }

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     answer::{Answer, Problem, json},
-    keys::{KeyRequest, SignAnswer, hash_of},
+    keys::{KeyRequest, SignRequest, signed},
 };
 use crate::{
     daemon::Daemon,
     digest::Digest,
     identity::Identity,
     keystore::{EntrustedKey, Error, VaultError},
-    signer::{DigestSigner as _, Purpose},
+    signer::Purpose,
 };
 
 /// A wish for a key that the client keeps.
@@ -54,7 +54,6 @@ pub(super) fn sign(
     request: &EntrustedSignRequest,
 ) -> Result<Answer, Problem> {
     let user = &request.user;
-    let hash = hash_of(request.digest, &request.hash)?;
     let key: EntrustedKey = request
         .private_key
         .parse()
@@ -66,17 +65,10 @@ pub(super) fn sign(
         )),
         error => error.into(),
     })?;
-    let signature = lent
-        .sign(Purpose::OpenPgp, request.digest, &hash)
-        .map_err(|error| Problem::internal(&error, error.may_pass()))?;
-    tracing::info!(
-        identity = %user,
-        user = caller,
-        key = %lent.public().fingerprint(),
-        purpose = ?Purpose::OpenPgp,
-        digest = %request.digest,
-        hash = hex::encode(hash),
-        "digest signed"
-    );
-    Ok(json(StatusCode::OK, &SignAnswer::from(signature)))
+    let request = SignRequest {
+        digest: request.digest,
+        hash: request.hash.clone(),
+        purpose: Purpose::OpenPgp,
+    };
+    signed(&lent, user, caller, &request)
 }

@@ -15,7 +15,7 @@ use crate::{
     key::{Algorithm, RawSignature},
     keyring::ProjectKey,
     keystore::{Creation, KeyEntry, NewKey},
-    signer::{self, DigestSigner as _, Purpose},
+    signer::{self, DigestSigner, Purpose},
 };
 
 /// How many keys a page has, unless the request says another number, and at the most.
@@ -291,18 +291,25 @@ pub(super) fn certificate(
     encoding: Encoding,
     missing: Missing,
 ) -> Result<Answer, Problem> {
-    let key = find_unlocked(daemon, identity)?;
     let certificate = match missing {
         Missing::Made => {
+            let key = find_unlocked(daemon, identity)?;
             let config = daemon.config();
-            daemon
+            let made = daemon
                 .keyring
-                .certificate(&key, || config.keys.new_module_key())?
+                .certificate(&key, || config.keys.new_module_key());
+            made?.clone()
         }
-        Missing::NotFound => daemon
-            .keyring
-            .find_certificate(&key)?
-            .ok_or_else(|| no_certificate(identity))?,
+        // Whoever may have asked unlocks no key.
+        Missing::NotFound => {
+            let key = find(daemon, identity)?;
+            let keystore = daemon.keyring.keystore();
+            let _lock = keystore.lock(identity);
+            keystore
+                .find_module_key(&key)?
+                .ok_or_else(|| no_certificate(identity))?
+                .certificate()?
+        }
     };
     Ok(match encoding {
         Encoding::Pem => {
@@ -375,7 +382,6 @@ pub(super) fn sign(
     identity: &Identity,
     request: &SignRequest,
 ) -> Result<Answer, Problem> {
-    let hash = hash_of(request.digest, &request.hash)?;
     let key = find_unlocked(daemon, identity)?;
     if key.entry().has_expired() {
         return Err(Problem::new(
@@ -392,28 +398,22 @@ pub(super) fn sign(
             .find_certificate(&key)?
             .ok_or_else(|| no_certificate(identity))?;
     }
-    let signature = daemon
-        .keyring
-        .begin(&key)
-        .and_then(|in_use| in_use.sign(request.purpose, request.digest, &hash))
-        .map_err(|error| match error {
-            signer::Error::Deleted => unknown(identity),
-            error => Problem::internal(&error, error.may_pass()),
-        })?;
-    tracing::info!(
-        %identity,
-        user,
-        purpose = ?request.purpose,
-        digest = %request.digest,
-        hash = hex::encode(hash),
-        "digest signed"
-    );
-    Ok(json(StatusCode::OK, &SignAnswer::from(signature)))
+    let in_use = daemon.keyring.begin(&key).map_err(|error| match error {
+        signer::Error::Deleted => unknown(identity),
+        error => Problem::internal(&error, error.may_pass()),
+    })?;
+    signed(&in_use, identity, user, request)
 }
 
-/// Reads a finished hash.
-pub(super) fn hash_of(digest: Digest, text: &str) -> Result<Vec<u8>, Problem> {
-    hex::decode(text)
+/// Signs a finished hash.
+pub(super) fn signed(
+    signer: &dyn DigestSigner,
+    identity: &Identity,
+    user: Option<u32>,
+    request: &SignRequest,
+) -> Result<Answer, Problem> {
+    let (purpose, digest) = (request.purpose, request.digest);
+    let hash = hex::decode(&request.hash)
         .ok()
         .filter(|hash| hash.len() == digest.len_bytes())
         .ok_or_else(|| {
@@ -421,7 +421,27 @@ pub(super) fn hash_of(digest: Digest, text: &str) -> Result<Vec<u8>, Problem> {
                 "hash is the {} bytes of a {digest} hash in hexadecimal",
                 digest.len_bytes(),
             ))
-        })
+        })?;
+    let key = signer.public();
+    if purpose == Purpose::OpenPgp && key.digest(digest) != digest {
+        return Err(Problem::bad_request(format!(
+            "{digest} is too weak for this key, which signs with {} at the least",
+            key.digest(digest)
+        )));
+    }
+    let signature = signer
+        .sign(purpose, digest, &hash)
+        .map_err(|error| Problem::internal(&error, error.may_pass()))?;
+    tracing::info!(
+        %identity,
+        user,
+        key = %key.fingerprint(),
+        ?purpose,
+        %digest,
+        hash = request.hash,
+        "digest signed"
+    );
+    Ok(json(StatusCode::OK, &SignAnswer::from(signature)))
 }
 
 fn find(daemon: &Daemon, identity: &Identity) -> Result<KeyEntry, Problem> {

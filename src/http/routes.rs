@@ -9,7 +9,7 @@ use hyper::{
 };
 use matchit::Router;
 use percent_encoding::percent_decode_str;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::{
     OPENAPI,
@@ -28,8 +28,12 @@ const TCP_BODY_LIMIT: usize = 64 << 10;
 /// How long a client may take to send a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests that may have to generate a key: not on all threads at once, so that there is always one for other requests. Nobody closes
-/// the semaphore.
+/// Requests that are worked on at once, of those that came by TCP: far fewer than there are threads, so that whoever may only come by TCP
+/// cannot keep others waiting. Nobody closes these semaphores.
+static TCP: Semaphore = Semaphore::const_new(8);
+/// Those of them that may have to generate a key, which takes a processor for a second.
+static TCP_GENERATING: Semaphore = Semaphore::const_new(2);
+/// Requests over Unix sockets that may have to generate a key: not on all threads at once, so that there is always one for others.
 static GENERATING: Semaphore = Semaphore::const_new(16);
 
 /// What a connection came through.
@@ -49,6 +53,15 @@ impl Door {
             Self::Unix(user) => user,
             Self::Tcp => None,
         }
+    }
+
+    /// Leave to do what may have to generate a key.
+    async fn generating(self) -> Option<SemaphorePermit<'static>> {
+        let limit = match self {
+            Self::Unix(_) => &GENERATING,
+            Self::Tcp => &TCP_GENERATING,
+        };
+        limit.acquire().await.ok()
     }
 }
 
@@ -232,9 +245,9 @@ async fn dispatch(
     match (route, email) {
         (Route::Ping, _) => Ok(text(StatusCode::OK, "pong\n")),
         (Route::Live, _) => Ok(text(StatusCode::OK, "ok\n")),
-        (Route::Ready, _) => ready(daemon).await,
+        (Route::Ready, _) => ready(door, daemon).await,
         (Route::Metrics, _) => {
-            blocking(move || {
+            blocking(door, move || {
                 let keys = daemon.keyring.keystore().count()?;
                 let expiring = daemon.expiring_keys()?.len();
                 let text = daemon.metrics.text(daemon.queue.len(), keys, expiring);
@@ -244,59 +257,66 @@ async fn dispatch(
             .await
         }
         (Route::OpenApi, _) => Ok(bytes(StatusCode::OK, "application/json", OPENAPI)),
-        (Route::Status, _) => blocking(move || Ok(json(StatusCode::OK, &daemon.status()?))).await,
+        (Route::Status, _) => {
+            blocking(door, move || Ok(json(StatusCode::OK, &daemon.status()?))).await
+        }
         (Route::GenKey, _) => {
             let content_type = content_type(&request);
             let body = read_body(door, request).await?;
-            let _permit = GENERATING.acquire().await.ok();
-            blocking(move || gen_key::answer(&daemon, &content_type, &body)).await
+            let _permit = door.generating().await;
+            blocking(door, move || gen_key::answer(&daemon, &content_type, &body)).await
         }
         (Route::Keys, _) if method == Method::POST => {
             let body = read_body(door, request).await?;
-            let _permit = GENERATING.acquire().await.ok();
-            blocking(move || keys::create(&daemon, &body)).await
+            let _permit = door.generating().await;
+            blocking(door, move || keys::create(&daemon, &body)).await
         }
-        (Route::Keys, _) => blocking(move || keys::list(&daemon, &query)).await,
+        (Route::Keys, _) => blocking(door, move || keys::list(&daemon, &query)).await,
         (Route::Key, Some(email)) if method == Method::DELETE => {
-            blocking(move || keys::delete(&daemon, &email)).await
+            blocking(door, move || keys::delete(&daemon, &email)).await
         }
-        (Route::Key, Some(email)) => blocking(move || keys::show(&daemon, &email)).await,
+        (Route::Key, Some(email)) => blocking(door, move || keys::show(&daemon, &email)).await,
         (Route::Extend, Some(email)) => {
             let request: ExtendRequest = keys::parse(&read_body(door, request).await?)?;
-            blocking(move || keys::extend(&daemon, &email, &request)).await
+            blocking(door, move || keys::extend(&daemon, &email, &request)).await
         }
-        (Route::PublicKey, Some(email)) => blocking(move || keys::public(&daemon, &email)).await,
+        (Route::PublicKey, Some(email)) => {
+            blocking(door, move || keys::public(&daemon, &email)).await
+        }
         (Route::Certificate(encoding), Some(email)) => {
             let missing = match door {
                 Door::Unix(_) => Missing::Made,
                 Door::Tcp => Missing::NotFound,
             };
             let _permit = match missing {
-                Missing::Made => GENERATING.acquire().await.ok(),
+                Missing::Made => door.generating().await,
                 Missing::NotFound => None,
             };
-            blocking(move || keys::certificate(&daemon, &email, encoding, missing)).await
+            blocking(door, move || {
+                keys::certificate(&daemon, &email, encoding, missing)
+            })
+            .await
         }
         (Route::Sign, Some(email)) => {
             let user = door.user();
             keys::check_signer(&daemon, user, &email)?;
             let request: SignRequest = keys::parse(&read_body(door, request).await?)?;
-            blocking(move || keys::sign(&daemon, user, &email, &request)).await
+            blocking(door, move || keys::sign(&daemon, user, &email, &request)).await
         }
         (Route::EntrustedKeys, _) => {
             let request = keys::parse(&read_body(door, request).await?)?;
-            let _permit = GENERATING.acquire().await.ok();
-            blocking(move || entrusted::create(&daemon, request)).await
+            let _permit = door.generating().await;
+            blocking(door, move || entrusted::create(&daemon, request)).await
         }
         (Route::EntrustedSign, _) => {
             let user = door.user();
             let request: EntrustedSignRequest = keys::parse(&read_body(door, request).await?)?;
             keys::check_signer(&daemon, user, &request.user)?;
-            blocking(move || entrusted::sign(&daemon, user, &request)).await
+            blocking(door, move || entrusted::sign(&daemon, user, &request)).await
         }
         (Route::Retry, _) => {
             let body = read_body(door, request).await?;
-            blocking(move || retry::answer(&daemon, &body)).await
+            blocking(door, move || retry::answer(&daemon, &body)).await
         }
         (Route::Wait, _) => {
             let accept = header(&request, hyper::header::ACCEPT);
@@ -310,8 +330,8 @@ async fn dispatch(
     }
 }
 
-async fn ready(daemon: Arc<Daemon>) -> Result<Answer, Problem> {
-    blocking(move || {
+async fn ready(door: Door, daemon: Arc<Daemon>) -> Result<Answer, Problem> {
+    blocking(door, move || {
         let health = daemon.health();
         let status = if health.ready {
             StatusCode::OK
@@ -329,8 +349,13 @@ async fn ready(daemon: Arc<Daemon>) -> Result<Answer, Problem> {
 
 /// Runs what waits for disks or computes for long on a thread of its own.
 async fn blocking(
+    door: Door,
     work: impl FnOnce() -> Result<Answer, Problem> + Send + 'static,
 ) -> Result<Answer, Problem> {
+    let _permit = match door {
+        Door::Unix(_) => None,
+        Door::Tcp => TCP.acquire().await.ok(),
+    };
     tokio::task::spawn_blocking(work).await?
 }
 

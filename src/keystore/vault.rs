@@ -19,9 +19,13 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::{key::random, store::Store};
+use crate::{
+    flushes::Flushes,
+    key::random,
+    store::{self, Store, Tree},
+};
 
 /// Bytes of a master key.
 const MASTER_KEY_LEN: usize = 32;
@@ -33,6 +37,8 @@ const NONCE_LEN: usize = 12;
 const PURPOSE: &[u8] = b"signdrop key material 1";
 /// What the keys are for that encrypt what somebody else keeps.
 const ENTRUSTED: &[u8] = b"signdrop entrusted key material 1";
+/// Where the number of slots is kept that have been given out.
+const SLOTS: &[u8] = b"slots";
 /// Encrypted into the store by the first start, to tell a wrong master key from a damaged record.
 const CHECK: &[u8] = b"the master key is right";
 
@@ -53,6 +59,20 @@ pub enum Error {
     /// A secret cannot be decrypted: it is damaged, erased or another record's. Stays.
     #[error("the key material is damaged or another record's")]
     Sealed,
+    /// The file of slots is shorter than it was: it is a copy that was made before the store's. May pass, where the right one comes back.
+    #[error(
+        "{} has {len} bytes of {wanted}: it is older than the store. Restore the one that belongs to it; where that is lost, so are the newest \
+         keys, and `truncate -s {wanted}` counts them as deleted",
+        .path.display()
+    )]
+    SlotsShort {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        len: u64,
+        /// The bytes that the store knows of.
+        wanted: u64,
+    },
     /// The file of slots cannot be read or written. May pass.
     #[error("cannot read or write {}", .path.display())]
     Slots {
@@ -71,15 +91,14 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::NotAMasterKey | Self::WrongMasterKey | Self::Sealed => false,
-            Self::Seal | Self::Slots { .. } => true,
+            Self::Seal | Self::Slots { .. } | Self::SlotsShort { .. } => true,
             Self::Store(error) => error.may_pass(),
         }
     }
 }
 
-/// The key under which all others are encrypted. Cleared from memory when dropped.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct MasterKey([u8; MASTER_KEY_LEN]);
+/// The key under which all others are encrypted. It stays where it is in memory when it is passed on, and is cleared when dropped.
+pub struct MasterKey(Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,7 +112,9 @@ impl MasterKey {
     /// # Errors
     /// [`Error::Seal`] where the operating system gives no random bytes; may pass.
     pub fn generate() -> Result<Self, Error> {
-        random().map(Self).ok_or(Error::Seal)
+        let bytes: [u8; MASTER_KEY_LEN] = random().ok_or(Error::Seal)?;
+        let bytes = Zeroizing::new(bytes);
+        Ok(Self(Zeroizing::new(bytes.to_vec())))
     }
 
     /// Reads the base64 of a master key; white space around it is allowed.
@@ -106,16 +127,15 @@ impl MasterKey {
                 .decode(text.trim_ascii())
                 .map_err(|_| Error::NotAMasterKey)?,
         );
-        let bytes: &[u8; MASTER_KEY_LEN] = bytes
-            .as_slice()
-            .try_into()
-            .map_err(|_| Error::NotAMasterKey)?;
-        Ok(Self(*bytes))
+        match bytes.len() {
+            MASTER_KEY_LEN => Ok(Self(bytes)),
+            _ => Err(Error::NotAMasterKey),
+        }
     }
 
     /// The base64, as the file holds it.
     pub fn to_base64(&self) -> Zeroizing<String> {
-        Zeroizing::new(STANDARD.encode(self.0))
+        Zeroizing::new(STANDARD.encode(&*self.0))
     }
 
     fn derive(&self, purpose: &[u8], salt: &[u8; SLOT_LEN]) -> Result<LessSafeKey, Error> {
@@ -153,8 +173,9 @@ pub(super) struct Vault {
     master: MasterKey,
     slots: File,
     path: PathBuf,
-    /// Held while a slot is appended.
-    append: Mutex<()>,
+    flushes: Flushes,
+    /// Where the number of slots is kept. Held while a slot is appended.
+    count: Mutex<Tree>,
 }
 
 impl Vault {
@@ -178,7 +199,8 @@ impl Vault {
             master,
             slots,
             path,
-            append: Mutex::new(()),
+            flushes: Flushes::default(),
+            count: Mutex::new(store.tree("meta")?),
         };
         vault.check_master_key(store)?;
         Ok(vault)
@@ -200,19 +222,35 @@ impl Vault {
         Ok(store.flush()?)
     }
 
-    /// A slot that no secret has used, on the disk.
+    /// A slot that no secret has used, on the disk. Its number lasts from the store's next flush on, with the secret's record at the latest.
     pub(super) fn new_slot(&self) -> Result<u64, Error> {
         let bytes: [u8; SLOT_LEN] = random().ok_or(Error::Seal)?;
-        let _append = self.append.lock().unwrap_or_else(PoisonError::into_inner);
-        let len = self
-            .slots
-            .metadata()
-            .map_err(|source| self.failed(source))?
-            .len();
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = self.len()?;
         // A crash may have left a part of a slot; it belongs to nobody.
         let slot = len.div_ceil(SLOT_LEN as u64);
+        let known = count.number(SLOTS)?;
+        if slot < known {
+            return Err(self.short(len, known));
+        }
         self.write(slot, &bytes)?;
+        count.set(SLOTS, (slot + 1).to_be_bytes().to_vec())?;
+        drop(count);
+        self.flush()?;
         Ok(slot)
+    }
+
+    fn len(&self) -> Result<u64, Error> {
+        let metadata = self.slots.metadata();
+        Ok(metadata.map_err(|source| self.failed(source))?.len())
+    }
+
+    fn short(&self, len: u64, slots: u64) -> Error {
+        Error::SlotsShort {
+            path: self.path.clone(),
+            len,
+            wanted: slots.saturating_mul(SLOT_LEN as u64),
+        }
     }
 
     pub(super) fn seal(
@@ -259,29 +297,56 @@ impl Vault {
         decrypt(&key, associated, entrusted.nonce, &entrusted.ciphertext)
     }
 
-    /// Whether the secret's slot has been overwritten: the one sign that a key is deleted.
+    /// Whether the secret's slot has been overwritten: the one sign that a key is deleted. One whose slot is missing is not.
     pub(super) fn is_erased(&self, sealed: &Sealed) -> Result<bool, Error> {
-        Ok(self.read(sealed.slot)? == [0; SLOT_LEN])
+        match self.read(sealed.slot) {
+            Ok(bytes) => Ok(bytes == [0; SLOT_LEN]),
+            Err(Error::SlotsShort { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Makes the secret unreadable for ever, on the disk when this returns.
+    /// Makes the secret unreadable for ever, on the disk when this returns. One whose slot is missing is unreadable already.
     pub(super) fn erase(&self, sealed: &Sealed) -> Result<(), Error> {
-        self.write(sealed.slot, &[0; SLOT_LEN])
+        match self.read(sealed.slot) {
+            Ok(_) => {
+                self.write(sealed.slot, &[0; SLOT_LEN])?;
+                self.flush()
+            }
+            Err(Error::SlotsShort { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn read(&self, slot: u64) -> Result<[u8; SLOT_LEN], Error> {
         let mut bytes = [0; SLOT_LEN];
-        self.slots
-            .read_exact_at(&mut bytes, slot.saturating_mul(SLOT_LEN as u64))
-            .map_err(|source| self.failed(source))?;
-        Ok(bytes)
+        let read = self
+            .slots
+            .read_exact_at(&mut bytes, slot.saturating_mul(SLOT_LEN as u64));
+        match read {
+            Ok(()) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = count.number(SLOTS)?.max(slot.saturating_add(1));
+                Err(self.short(self.len()?, known))
+            }
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     fn write(&self, slot: u64, bytes: &[u8; SLOT_LEN]) -> Result<(), Error> {
         self.slots
             .write_all_at(bytes, slot.saturating_mul(SLOT_LEN as u64))
-            .and_then(|()| self.slots.sync_data())
             .map_err(|source| self.failed(source))
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.flushes
+            .join(|| self.slots.sync_data())
+            .map_err(|reason| {
+                store::fail();
+                self.failed(io::Error::other(reason))
+            })
     }
 
     fn failed(&self, source: io::Error) -> Error {
