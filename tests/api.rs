@@ -550,17 +550,28 @@ fn idle_connections_to_one_door_do_not_close_the_other() {
 #[test]
 fn keys_that_are_made_by_tcp_keep_no_one_waiting_at_the_socket() {
     let (daemon, port) = with_tcp();
-    let makers: Vec<TcpStream> = (0..200)
-        .map(|number| {
-            let mut stream = tcp(port);
-            let body = format!("name_real=a&name_email=n{number}@e.org&key_length=4096");
-            let head = "POST /gen_key HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded";
-            let length = body.len();
-            let request = format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}");
-            stream.write_all(request.as_bytes()).unwrap();
-            stream
-        })
-        .collect();
+    let maker = |number: usize| {
+        let mut stream = tcp(port);
+        let body = format!("name_real=a&name_email=n{number}@e.org&key_length=4096");
+        let head = "POST /gen_key HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded";
+        let length = body.len();
+        let request = format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    // Some go away while their keys are being made.
+    for number in 0..300 {
+        let stream = maker(1000 + number);
+        std::thread::sleep(Duration::from_millis(5));
+        drop(stream);
+    }
+    let body = json!({ "identity": "first@e.org" }).to_string();
+    assert_eq!(daemon.request("POST", "/v1/keys", Some(&body)).0, 201);
+    let (_, list) = daemon.request("GET", "/v1/keys?limit=1000", None);
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let made = list["keys"].as_array().unwrap().len();
+    assert!(made < 100, "{made} keys are made for those who went away");
+    let makers: Vec<TcpStream> = (0..200).map(maker).collect();
     // And some who ask for the keys that are being made.
     let askers: Vec<TcpStream> = (0..400)
         .map(|number| {

@@ -6,13 +6,11 @@
     reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
 )]
 mod common;
-#[path = "../fuse/tests/common/reading.rs"]
-mod reading;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -539,66 +537,6 @@ fn a_start_that_cannot_mount_says_why() {
                 .signdrop(["check", "-c", second.daemon.config().to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(2), "{from} {to}: {output:?}");
     }
-}
-
-#[test]
-fn the_rights_of_the_drop_in_suffice() {
-    let mut mounted = MountDaemon::prepare("");
-    let dir = mounted.daemon.dir.path().to_owned();
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
-    let files = ["signdrop.service", "signdrop.service.d/mount.conf.example"];
-    let text = files
-        .map(|file| fs::read_to_string(units.join(file)).unwrap())
-        .concat();
-    let rights: Vec<String> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("CapabilityBoundingSet="))
-        .flat_map(str::split_whitespace)
-        .map(|right| format!("+{}", right.trim_start_matches("CAP_").to_lowercase()))
-        .collect();
-    let rights = format!("-all,{}", rights.join(","));
-    // Neither the daemon's user nor the builder's is known to the machine.
-    let program = dir.join("signdrop");
-    fs::copy(env!("CARGO_BIN_EXE_signdrop"), &program).unwrap();
-    succeeds(Command::new("chown").args(["-R", "4711:4711"]).arg(&dir));
-    succeeds(Command::new("chmod").arg("755").arg(&dir));
-    succeeds(
-        Command::new("chown")
-            .arg("root:root")
-            .arg(dir.join("below")),
-    );
-    mounted.daemon.program(&program);
-    mounted.daemon.wrap_in(&[
-        "setpriv",
-        "--reuid=4711",
-        "--regid=4711",
-        "--clear-groups",
-        "--no-new-privs",
-        &format!("--bounding-set={rights}"),
-        &format!("--inh-caps={rights}"),
-        &format!("--ambient-caps={rights}"),
-    ]);
-    mounted.daemon.run();
-    let project = project_in(&mounted, "alice/tools");
-    succeeds(Command::new("chown").arg("4712:4712").arg(&project));
-    let package = quick_package(&dir, "tool", 10_000, rpm::RpmFormat::V4);
-    succeeds(Command::new("chmod").arg("644").arg(&package));
-    succeeds(
-        Command::new("setpriv")
-            .args(["--reuid=4712", "--regid=4712", "--clear-groups", "cp"])
-            .arg(&package)
-            .arg(project.join("tool.rpm")),
-    );
-    let metadata = fs::metadata(project.join("tool.rpm")).unwrap();
-    assert_eq!(
-        (metadata.uid(), metadata.gid()),
-        (4712, 4712),
-        "what a writer makes is the writer's"
-    );
-    assert!(rpmdb(&mounted, IDENTITY).is_signed(&project.join("tool.rpm")));
-    let status = status(&mounted);
-    let reads = format!("reads are {}", reading::of_this_kernel());
-    assert!(status.contains(&reads), "{status}");
 }
 
 #[test]

@@ -6,6 +6,8 @@
     reason = "a test that panics fails, and writes its own files; clippy.toml exempts test functions only, not what they call"
 )]
 mod common;
+#[path = "../fuse/tests/common/reading.rs"]
+mod reading;
 
 use std::{
     collections::BTreeSet,
@@ -23,6 +25,7 @@ use common::{
     Rpmdb,
     daemon::{Daemon, PATIENCE},
     modules::{is_signed, small_module, through},
+    mount::MountDaemon,
     quick_package, run,
 };
 use signdrop::key::x509::Certificate;
@@ -44,13 +47,19 @@ fn settings(unit: &str, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// A directory with the unit in it, whose program is the one that was built, and drop-ins appended as systemd reads them.
-fn unit_with(drop_ins: &[&str]) -> (tempfile::TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let mut text = unit_text().replace("/usr/bin/signdrop", env!("CARGO_BIN_EXE_signdrop"));
+/// The unit with drop-ins appended, as systemd reads them.
+fn text_with(drop_ins: &[&str]) -> String {
+    let mut text = unit_text();
     for drop_in in drop_ins {
         text += &fs::read_to_string(units().join("signdrop.service.d").join(drop_in)).unwrap();
     }
+    text
+}
+
+/// A directory with the unit in it, whose program is the one that was built.
+fn unit_with(drop_ins: &[&str]) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let text = text_with(drop_ins).replace("/usr/bin/signdrop", env!("CARGO_BIN_EXE_signdrop"));
     let path = dir.path().join("signdrop.service");
     fs::write(&path, text).unwrap();
     (dir, path)
@@ -319,18 +328,16 @@ const DAEMON: u32 = 64_001;
 const BUILDER: u32 = 64_002;
 
 /// Gives the daemon what the unit gives it, with what stands in front of it on the command line.
-fn as_in_the_unit(daemon: &mut Daemon, before: &[&str]) {
-    let unit = unit_text();
+fn as_in_the_unit(daemon: &mut Daemon, unit: &str, before: &[&str]) {
     let list = |name: &str| {
-        let found = settings(&unit, name);
-        let [capabilities] = found.as_slice() else {
-            panic!("{name} stands {} times", found.len())
-        };
-        let names = capabilities.split(' ').map(|name| {
+        let found = settings(unit, name);
+        let names = found.iter().flat_map(|line| line.split(' ')).map(|name| {
             let name = name.strip_prefix("CAP_").expect(name);
             format!("+{}", name.to_lowercase())
         });
-        format!("-all,{}", names.collect::<Vec<_>>().join(","))
+        let names: Vec<_> = names.collect();
+        assert!(!names.is_empty(), "{name}");
+        format!("-all,{}", names.join(","))
     };
     let (bounding, ambient) = (list("CapabilityBoundingSet"), list("AmbientCapabilities"));
     let dir = daemon.dir.path().to_owned();
@@ -440,7 +447,7 @@ fn work_on_the_builders_files(daemon: &mut Daemon) {
 fn the_units_rights_are_enough_for_another_users_files() {
     for update in ["auto", "replace"] {
         let mut daemon = Daemon::prepare(&format!("update = \"{update}\""));
-        as_in_the_unit(&mut daemon, &[]);
+        as_in_the_unit(&mut daemon, &unit_text(), &[]);
         give_to_builder(&daemon.drop_dir());
         daemon.run();
         let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
@@ -455,8 +462,8 @@ fn the_units_rights_are_enough_for_another_users_files() {
     }
 }
 
-/// The system calls that the unit's filter lets pass, as this machine's systemd understands its groups.
-fn allowed_calls() -> BTreeSet<String> {
+/// The system calls that a unit's filter lets pass, as this machine's systemd understands its groups.
+fn allowed_calls(unit: &str) -> BTreeSet<String> {
     fn expand(word: &str, into: &mut BTreeSet<String>) {
         if !word.starts_with('@') {
             into.insert(word.to_owned());
@@ -472,7 +479,7 @@ fn allowed_calls() -> BTreeSet<String> {
         }
     }
     let mut allowed = BTreeSet::new();
-    for line in settings(&unit_text(), "SystemCallFilter") {
+    for line in settings(unit, "SystemCallFilter") {
         let mut calls = BTreeSet::new();
         let words = line.trim_start_matches('~');
         words.split(' ').for_each(|word| expand(word, &mut calls));
@@ -487,9 +494,8 @@ fn allowed_calls() -> BTreeSet<String> {
     allowed
 }
 
-#[test]
-fn the_daemon_makes_no_system_call_that_the_unit_forbids() {
-    let mut daemon = Daemon::prepare("");
+/// The daemon's system calls while it runs as in a unit, on files that are the builder's, and does a work.
+fn calls_of(daemon: &mut Daemon, unit: &str, work: impl FnOnce(&mut Daemon)) -> BTreeSet<String> {
     let trace = daemon.dir.path().join("trace");
     let before = [
         "strace",
@@ -501,31 +507,12 @@ fn the_daemon_makes_no_system_call_that_the_unit_forbids() {
         "-o",
         trace.to_str().unwrap(),
     ];
-    let systemd = Systemd::new(&daemon);
-    as_in_the_unit(&mut daemon, &before);
+    let systemd = Systemd::new(daemon);
+    as_in_the_unit(daemon, unit, &before);
     give_to_builder(&daemon.drop_dir());
     daemon.environment("NOTIFY_SOCKET", systemd.path.to_str().unwrap());
     daemon.run();
-    work_on_the_builders_files(&mut daemon);
-    for (method, path, body) in [
-        (
-            "POST",
-            "/v1/keys",
-            Some(r#"{"identity": "a@example.org", "algorithm": "rsa2048"}"#),
-        ),
-        (
-            "POST",
-            "/v1/keys",
-            Some(r#"{"identity": "b@example.org", "algorithm": "ed25519"}"#),
-        ),
-        ("DELETE", "/v1/keys/a@example.org", None),
-        ("GET", "/v1/status", None),
-        ("GET", "/metrics", None),
-    ] {
-        assert!(daemon.request(method, path, body).0 < 300, "{path}");
-    }
-    daemon.signal("HUP");
-    daemon.until_logged("configuration reloaded");
+    work(daemon);
     let pid = daemon.pid();
     assert!(daemon.stop().success(), "{}", daemon.log());
     let ended = |text: &str| {
@@ -563,16 +550,124 @@ fn the_daemon_makes_no_system_call_that_the_unit_forbids() {
             assert!(call.starts_with("socket(AF_UNIX"), "{line}");
         }
     }
-    for used in [
+    made
+}
+
+/// Checks calls against a unit's filter; those of `tried` have to be among them.
+fn check_calls(made: &BTreeSet<String>, unit: &str, tried: &[&str]) {
+    for used in tried {
+        assert!(made.contains(*used), "{used} was not even tried: {made:?}");
+    }
+    let allowed = allowed_calls(unit);
+    let forbidden: Vec<&String> = made.difference(&allowed).collect();
+    assert!(forbidden.is_empty(), "{forbidden:?}");
+}
+
+#[test]
+fn the_daemon_makes_no_system_call_that_the_unit_forbids() {
+    let unit = unit_text();
+    let made = calls_of(&mut Daemon::prepare(""), &unit, |daemon| {
+        work_on_the_builders_files(daemon);
+        for (method, path, body) in [
+            (
+                "POST",
+                "/v1/keys",
+                Some(r#"{"identity": "a@example.org", "algorithm": "rsa2048"}"#),
+            ),
+            (
+                "POST",
+                "/v1/keys",
+                Some(r#"{"identity": "b@example.org", "algorithm": "ed25519"}"#),
+            ),
+            ("DELETE", "/v1/keys/a@example.org", None),
+            ("GET", "/v1/status", None),
+            ("GET", "/metrics", None),
+        ] {
+            assert!(daemon.request(method, path, body).0 < 300, "{path}");
+        }
+        daemon.signal("HUP");
+        daemon.until_logged("configuration reloaded");
+    });
+    let tried = [
         "openat2",
         "fchown",
         "fsetxattr",
         "inotify_add_watch",
         "fdatasync",
-    ] {
-        assert!(made.contains(used), "{used} was not even tried");
-    }
-    let allowed = allowed_calls();
-    let forbidden: Vec<&String> = made.difference(&allowed).collect();
-    assert!(forbidden.is_empty(), "{forbidden:?}");
+    ];
+    check_calls(&made, &unit, &tried);
+}
+
+/// What writers and readers do in a mount, each once and as the builder; `$1` is an unsigned package.
+const WRITERS: &str = r#"
+cp "$1" tool.rpm
+cp "$1" part && mv part other.rpm
+cp "$1" tool.rpm
+mkdir dir
+echo text > dir/text
+echo more >> dir/text
+chmod 600 dir/text
+touch -d 2001-02-03 dir/text
+truncate -s 1M dir/text
+fallocate -l 2M dir/room
+fallocate -p -o 4096 -l 4096 dir/room
+cp --sparse=always dir/room dir/sparse
+cp --reflink=auto dir/room dir/copy
+ln dir/text dir/linked
+ln -s text dir/symbolic
+readlink dir/symbolic
+mkfifo dir/fifo
+setfattr -n user.origin -v 'build 7' dir/text
+getfattr -d dir/text
+setfattr -x user.origin dir/text
+setfacl -m u:12345:r dir/text
+getfacl dir/text
+flock dir/text true
+sync dir/text
+stat -f .
+find . -ls
+rm -r dir
+rm other.rpm
+"#;
+
+#[test]
+fn a_mount_needs_no_right_and_no_system_call_but_its_drop_ins() {
+    let unit = text_with(&["mount.conf.example"]);
+    let mut mounted = MountDaemon::prepare("");
+    let (at, below) = (mounted.at.clone(), mounted.below.clone());
+    let project = at.join("alice/tools");
+    fs::create_dir_all(below.join("alice/tools")).unwrap();
+    let made = calls_of(&mut mounted.daemon, &unit, |daemon| {
+        chown(&project, Some(BUILDER), Some(BUILDER)).unwrap();
+        let stage = tempfile::tempdir_in(daemon.dir.path()).unwrap();
+        let package = quick_package(stage.path(), "tool", 10_000, rpm::RpmFormat::V4);
+        give_to_builder(stage.path());
+        let id = BUILDER.to_string();
+        let output = run(Command::new("setpriv")
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .args(["sh", "-e", "-c", WRITERS, "sh"])
+            .arg(&package)
+            .current_dir(&project));
+        assert!(output.status.success(), "{output:?}");
+        let path = project.join("tool.rpm");
+        let metadata = fs::metadata(&path).unwrap();
+        let owner = (metadata.uid(), metadata.gid());
+        assert_eq!(owner, (BUILDER, BUILDER), "what a writer makes is its own");
+        let rpmdb = Rpmdb::new(&daemon.export("alice#tools@copr.example.org"));
+        assert!(rpmdb.is_signed(&path), "{}", rpmdb.check(&path).1);
+        let status = daemon.signdrop(["status"]);
+        let reads = format!("reads are {}", reading::of_this_kernel());
+        assert!(said(&status).contains(&reads), "{status:?}");
+    });
+    let tried = [
+        "mount",
+        "umount2",
+        "open_by_handle_at",
+        "name_to_handle_at",
+        "fallocate",
+        "linkat",
+        "symlinkat",
+        "fsync",
+    ];
+    check_calls(&made, &unit, &tried);
 }

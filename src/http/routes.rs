@@ -9,7 +9,7 @@ use hyper::{
 };
 use matchit::Router;
 use percent_encoding::percent_decode_str;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::{
     OPENAPI,
@@ -53,15 +53,6 @@ impl Door {
             Self::Unix(user) => user,
             Self::Tcp => None,
         }
-    }
-
-    /// Leave to do what may have to generate a key.
-    async fn generating(self) -> Option<SemaphorePermit<'static>> {
-        let limit = match self {
-            Self::Unix(_) => &GENERATING,
-            Self::Tcp => &TCP_GENERATING,
-        };
-        limit.acquire().await.ok()
     }
 }
 
@@ -263,13 +254,11 @@ async fn dispatch(
         (Route::GenKey, _) => {
             let content_type = content_type(&request);
             let body = read_body(door, request).await?;
-            let _permit = door.generating().await;
-            blocking(door, move || gen_key::answer(&daemon, &content_type, &body)).await
+            generating(door, move || gen_key::answer(&daemon, &content_type, &body)).await
         }
         (Route::Keys, _) if method == Method::POST => {
             let body = read_body(door, request).await?;
-            let _permit = door.generating().await;
-            blocking(door, move || keys::create(&daemon, &body)).await
+            generating(door, move || keys::create(&daemon, &body)).await
         }
         (Route::Keys, _) => blocking(door, move || keys::list(&daemon, &query)).await,
         (Route::Key, Some(email)) if method == Method::DELETE => {
@@ -288,14 +277,11 @@ async fn dispatch(
                 Door::Unix(_) => Missing::Made,
                 Door::Tcp => Missing::NotFound,
             };
-            let _permit = match missing {
-                Missing::Made => door.generating().await,
-                Missing::NotFound => None,
-            };
-            blocking(door, move || {
-                keys::certificate(&daemon, &email, encoding, missing)
-            })
-            .await
+            let work = move || keys::certificate(&daemon, &email, encoding, missing);
+            match missing {
+                Missing::Made => generating(door, work).await,
+                Missing::NotFound => blocking(door, work).await,
+            }
         }
         (Route::Sign, Some(email)) => {
             let user = door.user();
@@ -305,8 +291,7 @@ async fn dispatch(
         }
         (Route::EntrustedKeys, _) => {
             let request = keys::parse(&read_body(door, request).await?)?;
-            let _permit = door.generating().await;
-            blocking(door, move || entrusted::create(&daemon, request)).await
+            generating(door, move || entrusted::create(&daemon, request)).await
         }
         (Route::EntrustedSign, _) => {
             let user = door.user();
@@ -347,16 +332,38 @@ async fn ready(door: Door, daemon: Arc<Daemon>) -> Result<Answer, Problem> {
     .await
 }
 
-/// Runs what waits for disks or computes for long on a thread of its own.
+/// Runs what waits for disks or computes for long on a thread of its own. Its place is given back when it is done, and not when its client
+/// goes away.
 async fn blocking(
     door: Door,
     work: impl FnOnce() -> Result<Answer, Problem> + Send + 'static,
 ) -> Result<Answer, Problem> {
-    let _permit = match door {
+    let permit = match door {
         Door::Unix(_) => None,
         Door::Tcp => TCP.acquire().await.ok(),
     };
+    let work = move || {
+        let _permit = permit;
+        work()
+    };
     tokio::task::spawn_blocking(work).await?
+}
+
+/// The same for what may have to generate a key.
+async fn generating(
+    door: Door,
+    work: impl FnOnce() -> Result<Answer, Problem> + Send + 'static,
+) -> Result<Answer, Problem> {
+    let limit = match door {
+        Door::Unix(_) => &GENERATING,
+        Door::Tcp => &TCP_GENERATING,
+    };
+    let permit = limit.acquire().await.ok();
+    let work = move || {
+        let _permit = permit;
+        work()
+    };
+    blocking(door, work).await
 }
 
 fn identity(encoded: &str) -> Result<Identity, Problem> {
