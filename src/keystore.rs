@@ -32,6 +32,9 @@ use crate::{
 /// The version of the records' encoding, their first byte.
 const RECORD_VERSION: u8 = 1;
 
+/// How many deleted keys are remembered of an identity: a record's length is limited.
+const FORMER: usize = 500;
+
 /// Where the number of keys is kept.
 const COUNT: &[u8] = b"keys";
 
@@ -531,6 +534,7 @@ impl Keystore {
     }
 }
 
+/// The deleted keys that are remembered of an identity, once its present one is deleted, too.
 fn former(record: Record) -> Vec<String> {
     match record {
         Record::Key {
@@ -539,6 +543,8 @@ fn former(record: Record) -> Vec<String> {
             ..
         } => {
             former.push(fingerprint);
+            let forgotten = former.len().saturating_sub(FORMER);
+            former.drain(..forgotten);
             former
         }
         Record::Tombstone { former, .. } => former,

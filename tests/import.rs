@@ -592,7 +592,7 @@ fn every_user_id_expiry_and_subkey_of_an_old_ring_stays_in_the_certificate() {
 #[test]
 fn a_run_that_is_killed_goes_on_when_it_is_started_again() {
     let home = Home::empty();
-    for number in 0..8 {
+    for number in 0..9 {
         home.generate(&format!("p{number}#tools@copr.example.org"), "");
     }
     home.end_agent();
@@ -620,7 +620,7 @@ fn a_run_that_is_killed_goes_on_when_it_is_started_again() {
             .count(),
         8
     );
-    for number in 0..8 {
+    for number in 0..9 {
         let email = format!("p{number}#tools@copr.example.org");
         let package = quick_package(daemon.dir.path(), &format!("p{number}"), 100, RpmFormat::V4);
         out(&signdrop(&daemon, &["sign", "-u", &email], &[&package]));
@@ -981,4 +981,36 @@ fn a_file_may_be_a_pipe_and_must_hold_a_key() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(said.contains("holds no secret key"), "{said}");
     }
+}
+
+#[test]
+fn a_certificate_that_is_too_long_fails_its_own_key_and_no_other() {
+    let home = Home::empty();
+    fs::create_dir(home.phrases()).unwrap();
+    let long = "long@example.org";
+    for email in [long, PLAIN] {
+        home.generate(email, "");
+        fs::write(home.phrases().join(email), "\n").unwrap();
+    }
+    let fingerprint = home.fingerprint(long);
+    let notation = format!("note@example.org={}", "a".repeat(8000));
+    for number in 0..9 {
+        let words = ["--passphrase", "", "--cert-notation", &notation];
+        let name = format!("name {number}");
+        let add = ["--quick-add-uid", &fingerprint, &name];
+        home.gpg(&[&words[..], &add].concat());
+    }
+    home.end_agent();
+    assert!(home.certificate(long).len() > 64 << 10);
+    let daemon = Daemon::prepare("");
+    let output = import(&home, &daemon, &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let failed = text.lines().find(|line| line.contains(&fingerprint));
+    let failed = failed.unwrap_or_else(|| panic!("{text}"));
+    assert!(failed.contains("failed: a record of "), "{failed}");
+    assert!(
+        text.contains("1 imported, 0 present, 0 skipped, 1 failed"),
+        "{text}"
+    );
 }

@@ -638,6 +638,9 @@ fn a_mount_needs_no_right_and_no_system_call_but_its_drop_ins() {
     let project = at.join("alice/tools");
     fs::create_dir_all(below.join("alice/tools")).unwrap();
     let made = calls_of(&mut mounted.daemon, &unit, |daemon| {
+        for above in [&at, &at.join("alice")] {
+            chown(above, Some(0), Some(0)).unwrap();
+        }
         chown(&project, Some(BUILDER), Some(BUILDER)).unwrap();
         let stage = tempfile::tempdir_in(daemon.dir.path()).unwrap();
         let package = quick_package(stage.path(), "tool", 10_000, rpm::RpmFormat::V4);

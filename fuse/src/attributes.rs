@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     os::{
-        fd::{AsFd as _, BorrowedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     time::SystemTime,
@@ -21,6 +21,7 @@ use rustix::{
 
 use crate::{
     names::Caller,
+    node::Node,
     tree::{Tree, magic_link},
 };
 
@@ -59,7 +60,7 @@ impl Tree {
             ..changes
         };
         if asked == Changes::default() && node.kind == FileType::RegularFile {
-            drop_set_id(file.as_fd())?;
+            self.drop_set_id_for(&node, &file, caller)?;
         }
         if changes.uid.is_some() || changes.gid.is_some() {
             let (uid, gid) = (
@@ -95,6 +96,19 @@ impl Tree {
                 Ok(if stat.st_ino == own.st_ino { stat } else { own })
             }
             _ => rustix::fs::fstat(&*file),
+        }
+    }
+
+    /// A change of nothing. chown(2) with neither an owner nor a group looks the same, by whomever it is, and is for the owner and root alone
+    /// where there are bits to be taken; but whoever may write may take them anyhow.
+    fn drop_set_id_for(&self, node: &Node, file: &OwnedFd, caller: Caller) -> Result<(), Errno> {
+        let stat = rustix::fs::fstat(file)?;
+        let has_bits = stat.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+        let may =
+            caller.uid == 0 || caller.uid == stat.st_uid || self.opens.is_written(node.number);
+        match has_bits && !may {
+            true => Err(Errno::PERM),
+            false => drop_set_id(file.as_fd()),
         }
     }
 
@@ -142,7 +156,7 @@ impl Tree {
 }
 
 /// Takes the bits from a file, open or a mere path, that a change by somebody without `CAP_FSETID` takes from it. Set-group-ID
-/// without the group's right to execute, which means nothing, would stay for a member of the group, whom no request tells.
+/// without the group's right to execute, which means nothing, goes too: below, members of the group keep it, and no request tells who is one.
 ///
 /// Source: Linux fs/attr.c, `setattr_should_drop_suidgid`.
 pub(crate) fn drop_set_id(file: BorrowedFd<'_>) -> Result<(), Errno> {

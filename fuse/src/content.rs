@@ -88,10 +88,11 @@ impl Tree {
         Ok(content.epoch)
     }
 
-    /// Changes a file's content: `head` tells what its first bytes are going to be, where they are among those that change.
+    /// Changes a file's content: `new_head` tells what its first bytes are going to be, where they are among those that change.
     fn change<T>(
         &self,
         open: &OpenFile,
+        drops_set_id: bool,
         new_head: impl Fn(&File) -> Result<Option<Vec<u8>>, Errno>,
         change: impl FnOnce(&File) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
@@ -99,6 +100,12 @@ impl Tree {
             return Err(Errno::BADF);
         }
         // Never held back: see `Tree::passing`.
+        let change = |file: &File| {
+            if drops_set_id {
+                drop_set_id(file.as_fd())?;
+            }
+            change(file)
+        };
         if open.way == Way::Passes {
             return change(&*self.file(open, &mut open.target())?);
         }
@@ -118,6 +125,8 @@ impl Tree {
                 content.state,
                 State::Held(Phase::Finishing) | State::Seen | State::Replaced
             ) {
+                // The hook may ask the kernel whether anybody can write to it.
+                target.file = None;
                 continue;
             }
             let file = self.kept_file(open.access, &mut target)?;
@@ -189,10 +198,7 @@ impl Tree {
             merged(file, at as usize, bytes).map(Some)
         };
         let sync = flags.intersects(OFlags::SYNC | OFlags::DSYNC);
-        self.change(&open, new_head, |file| {
-            if drops_set_id {
-                drop_set_id(file.as_fd())?;
-            }
+        self.change(&open, drops_set_id, new_head, |file| {
             let written = write_at(file, bytes, place(file)?)?;
             if sync {
                 rustix::fs::fdatasync(file)?;
@@ -201,7 +207,13 @@ impl Tree {
         })
     }
 
-    pub(crate) fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64) -> Result<usize, Errno> {
+    pub(crate) fn copy(
+        &self,
+        from: (u64, u64),
+        to: (u64, u64),
+        len: u64,
+        drops_set_id: bool,
+    ) -> Result<usize, Errno> {
         let (source, sink) = (self.opens.file(from.0)?, self.opens.file(to.0)?);
         let len = usize::try_from(len)
             .unwrap_or(LONGEST_COPY)
@@ -222,13 +234,14 @@ impl Tree {
             }
             let mut copied = 0;
             if !first.is_empty() {
-                copied = self.write(to.0, to.1, &first, OFlags::empty(), false)?;
+                copied = self.write(to.0, to.1, &first, OFlags::empty(), drops_set_id)?;
             }
             if copied < first.len() || copied == len {
                 return Ok(copied);
             }
             let rest = self.change(
                 &sink,
+                drops_set_id,
                 |_| Ok(None),
                 |file| {
                     let mut places = (from.1 + copied as u64, to.1 + copied as u64);
@@ -255,11 +268,9 @@ impl Tree {
         let open = self.opens.file(open)?;
         self.change(
             &open,
+            drops_set_id,
             |file| grown(file, len),
             |file| {
-                if drops_set_id {
-                    drop_set_id(file.as_fd())?;
-                }
                 rustix::fs::ftruncate(file, len)?;
                 rustix::fs::fstat(file)
             },
@@ -298,9 +309,9 @@ impl Tree {
     pub(crate) fn allocate(
         &self,
         open: u64,
-        offset: u64,
-        len: u64,
+        (offset, len): (u64, u64),
         mode: i32,
+        drops_set_id: bool,
     ) -> Result<(), Errno> {
         let open = self.opens.file(open)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
@@ -308,6 +319,7 @@ impl Tree {
         let end = offset.saturating_add(len);
         self.change(
             &open,
+            drops_set_id,
             |file| match zeroes && offset < HEAD as u64 {
                 true => zeroed(file, offset as usize, end),
                 false => grown(file, end),

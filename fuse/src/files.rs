@@ -57,8 +57,8 @@ impl Tree {
         let found = self.find(&directory, name);
         let given = found.and_then(|found| {
             self.give(&directory, &found, caller, mode)?;
-            let node = self.look_up(&found, (parent, name.to_owned()))?;
-            Ok((node, rustix::fs::fstat(&found.file)?))
+            let stat = rustix::fs::fstat(&found.file)?;
+            Ok((self.look_up(&found, (parent, name.to_owned()))?, stat))
         });
         let (node, stat) = given.inspect_err(|_| {
             let _ = remove(&directory, name);
@@ -66,13 +66,15 @@ impl Tree {
         let passing = self.passing(|| self.path_of(parent, name));
         let mut content = node.content();
         let opened = match &passing {
-            Some(_) => self.open_passed(&node, &mut content, flags, caller, register)?,
+            Some(_) => self.open_passed(&node, &mut content, flags, caller, register),
             None => {
                 content.state = State::Plain;
-                self.opened(&node, &mut content, made.into(), flags, None)?
+                self.opened(&node, &mut content, made.into(), flags, None)
             }
         };
         drop(content);
+        // The kernel is not told.
+        let opened = opened.inspect_err(|_| self.nodes.forget(node.number, 1))?;
         Ok((Told { node, stat }, opened))
     }
 
@@ -333,18 +335,19 @@ impl Tree {
         let mut content = node.content();
         content.writers.insert(open.number, Writing::Ended);
         // Whoever has a copy of the descriptor is told, not only the first to close one.
-        if content.state == State::Held(Phase::Refused)
-            && !content.dirty
-            && let Some(errno) = content.refused
-        {
+        if let Some(errno) = content.refusal() {
             return Err(errno);
         }
         if content.dirty && content.state == State::Plain {
             self.judge_once_more(&mut target, &mut content)?;
         }
-        let finish = content.dirty
-            && matches!(content.state, State::Held(_))
-            && content.is_last(open.number);
+        // Where the hook has it already, another copy was closed a moment ago.
+        let is_to_finish = match content.state {
+            State::Held(Phase::Finishing) => true,
+            State::Held(_) => content.dirty,
+            _ => false,
+        };
+        let finish = is_to_finish && content.is_last(open.number);
         drop(content);
         Ok(finish.then_some(node))
     }

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, SystemTime},
 };
@@ -36,15 +36,26 @@ pub(crate) struct Requests(pub(crate) Arc<Tree>);
 impl Requests {
     /// Answers a request: at once, or, if it may have to wait for the hook, on a thread of its own, so that nobody else waits.
     ///
-    /// Where no thread is to be had, the request is answered EIO by being dropped.
+    /// Where no thread is to be had, others wait, too.
     fn answer(&self, waits: bool, answer: impl FnOnce(&Tree) + Send + 'static) {
         if !waits {
             return answer(&self.0);
         }
         let tree = self.0.clone();
-        let _ = thread::Builder::new()
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        let take = |answer: &Mutex<Option<_>>| {
+            let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+            answer.take()
+        };
+        let theirs = answer.clone();
+        let spawned = thread::Builder::new()
             .name("waiter".into())
-            .spawn(move || answer(&tree));
+            .spawn(move || take(&theirs).map(|answer| answer(&tree)));
+        if spawned.is_err()
+            && let Some(answer) = take(&answer)
+        {
+            answer(&self.0);
+        }
     }
 }
 
@@ -417,7 +428,7 @@ impl Filesystem for Requests {
                 let tree = self.0.clone();
                 self.0
                     .closers
-                    .hand_over(move || empty(reply, tree.finish(&node)));
+                    .hand_over(move || empty(reply, tree.finish_closed(&node)));
             }
             Ok(None) => reply.ok(),
             Err(errno) => reply.error(refusal(errno)),
@@ -630,7 +641,7 @@ impl Filesystem for Requests {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _number: INodeNo,
         open: FileHandle,
         offset: u64,
@@ -638,8 +649,12 @@ impl Filesystem for Requests {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let drops_set_id = caller(request).drops_set_id();
         self.answer(self.0.waits_for_open(open.0), move |tree| {
-            empty(reply, tree.allocate(open.0, offset, length, mode));
+            empty(
+                reply,
+                tree.allocate(open.0, (offset, length), mode, drops_set_id),
+            );
         });
     }
 
@@ -660,7 +675,7 @@ impl Filesystem for Requests {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _from: INodeNo,
         open_from: FileHandle,
         offset_from: u64,
@@ -671,8 +686,10 @@ impl Filesystem for Requests {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let drops_set_id = caller(request).drops_set_id();
+        let (from, to) = ((open_from.0, offset_from), (open_to.0, offset_to));
         self.answer(self.0.waits_for_open(open_to.0), move |tree| {
-            match tree.copy((open_from.0, offset_from), (open_to.0, offset_to), len) {
+            match tree.copy(from, to, len, drops_set_id) {
                 Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
                 Err(errno) => reply.error(refusal(errno)),
             }

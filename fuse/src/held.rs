@@ -223,8 +223,8 @@ impl Tree {
         if self.index.find(place.0, &place.1).is_none() {
             return Ok(None);
         }
-        self.nodes.told(&node);
         let stat = rustix::fs::fstat(&*self.reach(&node)?)?;
+        self.nodes.told(&node);
         Ok(Some((node, stat)))
     }
 
@@ -309,9 +309,10 @@ impl Tree {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
-        self.keep(doomed, (parent, name));
         content.state = State::Nameless;
+        // By the place that it has until it is kept.
         self.leave(node);
+        self.keep(doomed, (parent, name));
         drop(content);
         if was_refused && let Some(path) = self.path_of(parent, name) {
             self.hook.moved(&path, None);
@@ -422,6 +423,7 @@ impl Tree {
         {
             let mut content = node.content();
             content.opens += 1;
+            content.made = None;
             content.writers.insert(open.number, Writing::Goes);
         }
         *target = Target {
@@ -437,6 +439,12 @@ impl Tree {
             self.tell_renamed(parent, &name);
         }
         Ok(())
+    }
+
+    /// The same for one of which a copy of a descriptor is closed. Where another close had it finished meanwhile, both are told the same.
+    pub(crate) fn finish_closed(&self, node: &Arc<Node>) -> Result<(), Errno> {
+        let refusal = node.content_at_rest().refusal();
+        refusal.map_or_else(|| self.finish(node), Err)
     }
 
     /// The same for a file that is being renamed. Where the hook refuses it, it has its old name again.

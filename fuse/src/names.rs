@@ -30,8 +30,8 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Whether his changes of a file's content take its set-id bits away. That root may have given up `CAP_FSETID`, no
-    /// request tells.
+    /// Whether his changes of a file's content take its set-id bits away. For a write, the kernel says so; where it says so of a
+    /// truncation, fuser does not hand it on, and root's, who may have given up `CAP_FSETID`, is taken not to.
     pub(crate) fn drops_set_id(self) -> bool {
         self.uid != 0
     }
@@ -86,10 +86,11 @@ impl Tree {
                         Ok(Told { node, stat })
                     }
                     // Somebody has removed it behind the mount's back.
-                    Err(Errno::STALE) => {
-                        self.discard(parent, name, &directory)?;
-                        Err(Errno::NOENT)
-                    }
+                    Err(Errno::STALE) => match self.discard(parent, name, &directory)? {
+                        true => Err(Errno::NOENT),
+                        // It is seen by now: the kernel looks once more.
+                        false => Err(Errno::STALE),
+                    },
                     Err(errno) => Err(errno),
                 }
             }

@@ -60,7 +60,7 @@ pub(crate) struct Content {
     pub(crate) backing: Option<Arc<BackingId>>,
     /// How many descriptors there are.
     pub(crate) opens: usize,
-    /// When it was made as a new version of another, until somebody opens it.
+    /// When it was made as a new version of another, until somebody has it open.
     pub(crate) made: Option<Instant>,
     /// Why the last write failed: what is there is not what its writer meant.
     pub(crate) failed: Option<Errno>,
@@ -113,6 +113,12 @@ pub(crate) enum Writing {
 impl Content {
     pub(crate) fn is_held(&self) -> bool {
         matches!(self.state, State::Held(_) | State::Nameless)
+    }
+
+    /// Why the hook has refused what was written last.
+    pub(crate) fn refusal(&self) -> Option<Errno> {
+        let is_refused = self.state == State::Held(Phase::Refused) && !self.dirty;
+        self.refused.filter(|_| is_refused)
     }
 
     /// Whether no other descriptor than this one has anything to write that is known of.

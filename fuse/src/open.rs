@@ -175,6 +175,14 @@ impl Opens {
         files.get(&number).cloned().ok_or(Errno::BADF)
     }
 
+    /// Whether the kernel has an inode open for writing. Looks through everything that is open.
+    pub(crate) fn is_written(&self, inode: u64) -> bool {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        files
+            .values()
+            .any(|open| open.access == Access::Writes && open.node.number == inode)
+    }
+
     pub(crate) fn remove(&self, number: u64) -> Option<Arc<OpenFile>> {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         files.remove(&number)

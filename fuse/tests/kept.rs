@@ -575,3 +575,114 @@ fn what_is_not_watched_is_not_judged_whatever_names_it_has() {
     close(writer).unwrap();
     assert_eq!(fs::read(directory.join("other")).unwrap(), [0; 100]);
 }
+
+#[test]
+fn a_version_that_a_descriptor_was_led_on_to_is_not_thrown_away() {
+    let mounted = Mounted::new();
+    let path = mounted.at().join("letter");
+    let writer = File::create(&path).unwrap();
+    writer.write_all_at(&letter(b"first"), 0).unwrap();
+    close(writer.try_clone().unwrap()).unwrap();
+    assert_eq!(found(&path), Found::Sealed);
+    writer.write_all_at(&letter(b"later"), 0).unwrap();
+    // Longer than a version is kept that nobody came to open.
+    thread::sleep(Duration::from_secs(11));
+    let other = for_writing().open(&path).unwrap();
+    writer.write_all_at(&letter(b"final"), 0).unwrap();
+    close(writer).unwrap();
+    close(other).unwrap();
+    assert_eq!(found(&path), Found::Sealed);
+    assert!(fs::read(&path).unwrap().ends_with(b"final"));
+    assert!(mounted.mount().held_back().is_empty());
+}
+
+#[test]
+fn a_close_waits_for_the_hook_that_another_close_has_called() {
+    for (fails, wanted) in [(0, Ok(())), (1, Err(Errno::NOSPC))] {
+        each_manner(|mounted| {
+            mounted.hook.fail_at.store(fails, Ordering::SeqCst);
+            let mut writer = File::create(mounted.at().join("letter")).unwrap();
+            writer.write_all(&letter(b"shared")).unwrap();
+            let copy = writer.try_clone().unwrap();
+            let gate = mounted.hook.gate.write().unwrap();
+            thread::scope(|scope| {
+                let first = scope.spawn(|| close(copy));
+                until("with the hook", || {
+                    let held = mounted.mount().held_back();
+                    held.iter().any(|held| held.progress == Progress::Finishing)
+                });
+                let second = scope.spawn(|| close(writer));
+                thread::sleep(Duration::from_millis(200));
+                assert!(!second.is_finished(), "it did not wait");
+                drop(gate);
+                assert_eq!(first.join().unwrap(), wanted);
+                assert_eq!(second.join().unwrap(), wanted);
+            });
+            let held = mounted.mount().held_back().len();
+            assert_eq!(held, usize::from(wanted.is_err()));
+        });
+    }
+}
+
+#[test]
+fn what_a_descriptor_is_led_on_to_loses_set_id_bits_by_whatever_changes_it() {
+    /// What a thread does as somebody who may not keep the bits.
+    fn as_somebody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                // SAFETY: of this thread alone.
+                unsafe { libc::setfsuid(1000) };
+                work()
+            });
+            thread.join().unwrap()
+        })
+    }
+    each_manner(|mounted| {
+        for change in ["copy", "allocate", "write"] {
+            let (path, source) = (mounted.at().join(change), mounted.at().join("source"));
+            fs::write(&source, vec![7; 8192]).unwrap();
+            let source = File::open(&source).unwrap();
+            let writer = for_writing().create(true).open(&path).unwrap();
+            writer.write_all_at(&letter(&[1; 8192]), 0).unwrap();
+            close(writer.try_clone().unwrap()).unwrap();
+            assert_eq!(found(&path), Found::Sealed);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o6777)).unwrap();
+            as_somebody(|| match change {
+                "copy" => {
+                    let (mut from, mut to) = (0, 4096);
+                    let places = (Some(&mut from), Some(&mut to));
+                    rustix::fs::copy_file_range(&source, places.0, &writer, places.1, 4096)
+                        .unwrap();
+                }
+                "allocate" => {
+                    let mode = rustix::fs::FallocateFlags::empty();
+                    rustix::fs::fallocate(&writer, mode, 0, 16384).unwrap();
+                }
+                _ => writer.write_all_at(b"x", 5000).unwrap(),
+            });
+            writer.write_all_at(&letter(&[2; 8192]), 0).unwrap();
+            writer.set_len(letter(&[2; 8192]).len() as u64).unwrap();
+            close(writer).unwrap();
+            assert_eq!(found(&path), Found::Sealed, "{change}");
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o6000, 0, "{change}: {mode:o}");
+        }
+    });
+}
+
+#[test]
+fn what_has_another_name_below_is_thrown_away_whole() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        mounted.hook.fail_at.store(1, Ordering::SeqCst);
+        let mut writer = File::create(&path).unwrap();
+        writer.write_all(&letter(b"refused")).unwrap();
+        assert_eq!(close(writer), Err(Errno::NOSPC));
+        let held = mounted.below().join(".signdrop-held-letter~");
+        fs::hard_link(&held, mounted.below().join("linked")).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(mounted.mount().held_back().is_empty());
+        sealed(&path);
+        fs::remove_file(&path).unwrap();
+    });
+}

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     arrival::reason,
     identity::Identity,
-    keystore::{KeyEntry, Keystore},
+    keystore::{self, KeyEntry, Keystore},
     private_file,
 };
 
@@ -87,17 +87,21 @@ fn write_all<T>(
     let bar = progress(keystore.count()?, "exporting");
     let (mut written, mut failed) = (0, 0);
     for entry in keystore.entries(None) {
-        let armoured = entry.map_err(Error::from).and_then(|entry| {
-            armour(&entry)
-                .map_err(|error| Error::Failed(format!("{}: {}", entry.identity, reason(&error))))
-        });
+        let armoured = match entry {
+            Ok(entry) => {
+                armour(&entry).map_err(|error| format!("{}: {}", entry.identity, reason(&error)))
+            }
+            // It names its key itself.
+            Err(error @ keystore::Error::Record(_)) => Err(reason(&error)),
+            Err(error) => return Err(error.into()),
+        };
         match armoured {
             Ok(armour) => {
                 write(&armour)?;
                 written += 1;
             }
-            Err(error) => {
-                bar.suspend(|| eprintln!("signdrop: {}", clean(reason(&error).into())));
+            Err(why) => {
+                bar.suspend(|| eprintln!("signdrop: {}", clean(why.into())));
                 failed += 1;
             }
         }

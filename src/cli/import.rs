@@ -25,6 +25,7 @@ use crate::{
         openpgp::{Certificate, transferable},
     },
     keystore::{self, Creation, Keystore},
+    store,
 };
 
 /// Threads that take keys in. Many, since each waits for the disk, and those that wait together share one flush.
@@ -299,10 +300,14 @@ impl Wanted {
             return Ok(Outcome::Imported);
         }
         let public = self.certificate.clone().without_secret();
-        Ok(match keystore.import(&self.identity, secret, public)? {
-            Creation::New(_) => Outcome::Imported,
-            Creation::Existing(entry) => present(&entry.fingerprint, &self.certificate),
-        })
+        match keystore.import(&self.identity, secret, public) {
+            Ok(Creation::New(_)) => Ok(Outcome::Imported),
+            Ok(Creation::Existing(entry)) => Ok(present(&entry.fingerprint, &self.certificate)),
+            Err(error @ keystore::Error::Store(store::Error::TooLong { .. })) => {
+                Ok(Outcome::Failed(reason(&error)))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn unlock(&self) -> Result<SecretKey, String> {

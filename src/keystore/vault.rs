@@ -10,7 +10,7 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aws_lc_rs::{
@@ -222,10 +222,10 @@ impl Vault {
         Ok(store.flush()?)
     }
 
-    /// A slot that no secret has used, on the disk. Its number lasts from the store's next flush on, with the secret's record at the latest.
+    /// A slot that no secret has used, on the disk. The store counts it afterwards, and before its secret's record.
     pub(super) fn new_slot(&self) -> Result<u64, Error> {
         let bytes: [u8; SLOT_LEN] = random().ok_or(Error::Seal)?;
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = self.count();
         let len = self.len()?;
         // A crash may have left a part of a slot; it belongs to nobody.
         let slot = len.div_ceil(SLOT_LEN as u64);
@@ -234,10 +234,16 @@ impl Vault {
             return Err(self.short(len, known));
         }
         self.write(slot, &bytes)?;
-        count.set(SLOTS, (slot + 1).to_be_bytes().to_vec())?;
         drop(count);
         self.flush()?;
+        let count = self.count();
+        let known = count.number(SLOTS)?.max(slot + 1);
+        count.set(SLOTS, known.to_be_bytes().to_vec())?;
         Ok(slot)
+    }
+
+    fn count(&self) -> MutexGuard<'_, Tree> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn len(&self) -> Result<u64, Error> {
@@ -326,8 +332,7 @@ impl Vault {
         match read {
             Ok(()) => Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-                let known = count.number(SLOTS)?.max(slot.saturating_add(1));
+                let known = self.count().number(SLOTS)?.max(slot.saturating_add(1));
                 Err(self.short(self.len()?, known))
             }
             Err(error) => Err(self.failed(error)),

@@ -280,7 +280,8 @@ fn said_in_time(mut machine: Child, said: &Path, patience: Duration) -> String {
     let started = Instant::now();
     loop {
         let is_off = machine.try_wait().unwrap().is_some();
-        let said = fs::read_to_string(said).unwrap();
+        // The last character may be there in part.
+        let said = String::from_utf8_lossy(&fs::read(said).unwrap()).into_owned();
         let is_late = started.elapsed()
             > if said.contains("enforced") {
                 patience

@@ -883,6 +883,10 @@ pub(crate) const CASES: &[(&str, &str)] = &[
         "chmod . 777; open 1 f w|creat; chmod f 6767; user 1000 1000; open 2 f w; write 2 x; stat f; open 3 f w|trunc; stat f",
     ),
     (
+        "chown of nothing is for the owner where there are set-id bits",
+        "chmod . 777; open 1 f w|creat; close 1; chmod f 6777; user 1000 1000; chown f - -; user 0 0; stat f; chown f 1000 1000; chmod f 6777; user 1000 1000; chown f - -; stat f; user 2000 2000; chown f - -; stat f",
+    ),
+    (
         "allocating takes set-id bits away",
         "chmod . 777; open 1 f w|creat; chmod f 6777; user 1000 1000; open 2 f w; fallocate 2 plain 0 100; stat f",
     ),
