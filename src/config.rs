@@ -492,6 +492,14 @@ impl Drop {
             .map_or(self.digest, |rule| rule.digest)
     }
 
+    /// Whether all that lies below two directories of one depth is ignored alike, and has the same digests, wherever that is so of the
+    /// directories themselves and of what lies right in them: no pattern looks at several names together.
+    pub fn looks_no_deeper(&self) -> bool {
+        let rules = self.rules.iter().map(|rule| rule.matches.glob().glob());
+        let ignored = self.ignore_patterns.iter().map(String::as_str);
+        ignored.chain(rules).all(is_shallow)
+    }
+
     /// Whether a file or directory at `path`, relative to the root, is left alone with all below it.
     pub fn ignores(&self, path: &Path) -> bool {
         self.ignore.is_match(path)
@@ -642,6 +650,18 @@ fn yes() -> bool {
     true
 }
 
+/// Whether a pattern looks at no more than one name in a path, and that name's place from the top.
+fn is_shallow(pattern: &str) -> bool {
+    let names: Vec<&str> = pattern.split('/').collect();
+    let count = |name: &str, wanted: char| name.chars().filter(|c| *c == wanted).count();
+    // A slash within braces or brackets.
+    let is_cut =
+        |name: &&str| count(name, '{') != count(name, '}') || count(name, '[') != count(name, ']');
+    let told = names.iter().position(|name| !matches!(*name, "*" | "**"));
+    let rest = told.and_then(|told| names.get(told + 1..));
+    !names.iter().any(is_cut) && matches!(rest, None | Some([] | ["*"] | ["**"]))
+}
+
 fn parse_glob(pattern: &str) -> Result<globset::Glob, String> {
     GlobBuilder::new(pattern)
         .literal_separator(true)
@@ -672,4 +692,32 @@ where
     String::deserialize(deserializer)?
         .parse()
         .map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_that_look_at_several_names_are_told_from_others() {
+        for shallow in [
+            "**/repodata/**",
+            "*/*/*/repodata/**",
+            "*/*/{epel,rhel}-[0-4]-*/**",
+            "**/*.log",
+            "logs/*",
+            "*/*",
+        ] {
+            assert!(is_shallow(shallow), "{shallow}");
+        }
+        for deep in [
+            "**/results/logs/**",
+            "*/*/results/*.rpm",
+            "**/{a/b,c}/**",
+            "**/results/**/*.rpm",
+            "logs/*/*",
+        ] {
+            assert!(!is_shallow(deep), "{deep}");
+        }
+    }
 }

@@ -592,7 +592,7 @@ fn every_user_id_expiry_and_subkey_of_an_old_ring_stays_in_the_certificate() {
 #[test]
 fn a_run_that_is_killed_goes_on_when_it_is_started_again() {
     let home = Home::empty();
-    for number in 0..9 {
+    for number in 0..8 {
         home.generate(&format!("p{number}#tools@copr.example.org"), "");
     }
     home.end_agent();
@@ -620,7 +620,7 @@ fn a_run_that_is_killed_goes_on_when_it_is_started_again() {
             .count(),
         8
     );
-    for number in 0..9 {
+    for number in 0..8 {
         let email = format!("p{number}#tools@copr.example.org");
         let package = quick_package(daemon.dir.path(), &format!("p{number}"), 100, RpmFormat::V4);
         out(&signdrop(&daemon, &["sign", "-u", &email], &[&package]));

@@ -579,3 +579,33 @@ fn mounted_refuses(project: &Path) -> bool {
     File::open(project.join("part.rpm"))
         .is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
 }
+
+#[test]
+fn a_directory_that_is_renamed_shows_nothing_that_was_ignored() {
+    let mounted = MountDaemon::start(r#"ignore = ["**/results/logs/**", "**/trash/**"]"#);
+    let project = project_in(&mounted, "alice/tools");
+    let package = quick_package(
+        mounted.daemon.dir.path(),
+        "tool",
+        10_000,
+        rpm::RpmFormat::V4,
+    );
+    fs::create_dir_all(project.join("results/logs")).unwrap();
+    fs::copy(&package, project.join("results/logs/tool.rpm")).unwrap();
+    fs::copy(&package, project.join("results/tool.rpm")).unwrap();
+    let rename = |from: &str, to: &str| {
+        let renamed = fs::rename(project.join(from), project.join(to));
+        renamed.map_err(|error| error.kind())
+    };
+    let refused = Err(std::io::ErrorKind::CrossesDevices);
+    assert_eq!(rename("results", "other"), refused);
+    assert_eq!(rename("results", "results-2"), refused);
+    // What stays what it is may be renamed, also where it lies deep, and to another depth.
+    fs::remove_file(project.join("results/logs/tool.rpm")).unwrap();
+    assert_eq!(rename("results", "other"), Ok(()));
+    fs::create_dir(project.join("deeper")).unwrap();
+    assert_eq!(rename("other", "deeper/other"), Ok(()));
+    assert_eq!(rename("deeper", "trash"), refused);
+    let path = project.join("deeper/other/tool.rpm");
+    assert!(rpmdb(&mounted, IDENTITY).is_signed(&path));
+}

@@ -43,6 +43,10 @@ pub trait Hook: Send + Sync + 'static {
     /// Whether a file that is finished at one path is so at the other. A rename where it is not answers `EXDEV`, so that
     /// it is copied instead, and finished anew.
     fn is_same(&self, from: &Path, to: &Path) -> bool;
+
+    /// Whether that is so of all files that may lie below two directories. Where it is not, or cannot be told, they are looked at one by
+    /// one.
+    fn is_same_below(&self, from: &Path, to: &Path) -> bool;
 }
 
 /// A file that is held back.

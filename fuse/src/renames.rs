@@ -162,7 +162,7 @@ impl Tree {
         let may_change = moves.iter().any(|(found, from, to)| {
             let [from, to] = [from, to].map(|place| self.path_of(place.0, place.1));
             found.kind() == FileType::Directory
-                && self.check_same(from.as_deref(), to.as_deref()).is_err()
+                && !self.is_same_below(from.as_deref(), to.as_deref())
         });
         may_change.then(|| self.passing.write().unwrap_or_else(PoisonError::into_inner))
     }
@@ -231,12 +231,9 @@ impl Tree {
         match found.kind() {
             FileType::Directory => {
                 let (from, to) = (from.as_deref(), to.as_deref());
-                match self.check_same(from, to) {
-                    Ok(()) => {}
-                    Err(errno) => {
-                        let (from, to) = from.zip(to).ok_or(errno)?;
-                        self.check_within(found, from, to)?;
-                    }
+                if !self.is_same_below(from, to) {
+                    let (from, to) = from.zip(to).ok_or(Errno::XDEV)?;
+                    self.check_within(found, from, to)?;
                 }
                 Ok(Move::Stays)
             }
@@ -247,7 +244,7 @@ impl Tree {
         }
     }
 
-    /// A directory whose new path is another to the hook may be renamed if nothing in it concerns that under either.
+    /// A directory whose new path may be another to the hook may be renamed if nothing in it is another to it, or concerns it under either.
     fn check_within(&self, found: &Found, from: &Path, to: &Path) -> Result<(), Errno> {
         let mut looked_at = 0;
         let mut pending = vec![(PathBuf::new(), FileId::of(&found.file)?)];
@@ -268,7 +265,10 @@ impl Tree {
                 match found.kind() {
                     FileType::Directory => pending.push((path, FileId::of(&found.file)?)),
                     FileType::RegularFile => {
-                        self.check_unconcerned(&found, &from.join(&path), &to.join(&path))?;
+                        let (from, to) = (from.join(&path), to.join(&path));
+                        if self.check_same(Some(&from), Some(&to)).is_err() {
+                            self.check_unconcerned(&found, &from, &to)?;
+                        }
                     }
                     _ => {}
                 }
@@ -289,6 +289,11 @@ impl Tree {
             false if !(changes && is_open()) => Ok(()),
             _ => Err(Errno::XDEV),
         }
+    }
+
+    fn is_same_below(&self, from: Option<&Path>, to: Option<&Path>) -> bool {
+        from.zip(to)
+            .is_some_and(|(from, to)| from == to || self.hook.is_same_below(from, to))
     }
 
     fn check_same(&self, from: Option<&Path>, to: Option<&Path>) -> Result<(), Errno> {

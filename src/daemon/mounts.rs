@@ -297,6 +297,15 @@ impl Hook for Finisher {
         })
         .unwrap_or(false)
     }
+
+    fn is_same_below(&self, from: &Path, to: &Path) -> bool {
+        let depth = |path: &Path| path.components().count();
+        depth(from) == depth(to)
+            && self
+                .with(|_, _, drop| drop.looks_no_deeper())
+                .unwrap_or(false)
+            && self.is_same(from, to)
+    }
 }
 
 /// What a writer is told: the disk's own errors as they are, all else as EIO.

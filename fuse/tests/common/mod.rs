@@ -313,6 +313,10 @@ impl Hook for Seal {
         };
         first(from) == first(to)
     }
+
+    fn is_same_below(&self, from: &Path, to: &Path) -> bool {
+        self.is_same(from, to)
+    }
 }
 
 fn open(directory: BorrowedFd<'_>, name: &std::ffi::OsStr, flags: OFlags) -> File {
