@@ -516,6 +516,10 @@ impl Tree {
         }
         let (parent, name) = node.place();
         let result = self.finish_at(node, parent, &name);
+        let left = match result {
+            Err(errno) => self.left_by_hook(node, errno),
+            Ok(_) => None,
+        };
         let mut content = node.content();
         content.epoch += 1;
         content.telling += 1;
@@ -526,7 +530,16 @@ impl Tree {
                 content.successor.clone_from(&shown.successor);
                 self.leave(node);
             }
-            Err(_) => content.state = State::Held(Phase::Refused),
+            Err(_) => match left {
+                Some(left) => {
+                    content.state = State::Replaced;
+                    content.successor = Some(left.id.clone());
+                    self.leave(node);
+                    self.enter(&left);
+                    self.nodes.forget(left.number, 1);
+                }
+                None => content.state = State::Held(Phase::Refused),
+            },
         }
         drop(content);
         node.tell_finished();
@@ -543,6 +556,23 @@ impl Tree {
             _ => {}
         }
         Ok(Some((parent, name)))
+    }
+
+    /// The file that the hook has put in another's place before it failed, which is held back from here on.
+    fn left_by_hook(&self, node: &Node, refused: Errno) -> Option<Arc<Node>> {
+        let place = node.place();
+        let directory = self.directory(place.0).ok()?;
+        let found = self.find(&directory, &held_name(&place.1)).ok()?;
+        let left = self.look_up(&found, place).ok()?;
+        if left.number == node.number {
+            self.nodes.forget(left.number, 1);
+            return None;
+        }
+        let mut content = left.content();
+        content.state = State::Held(Phase::Refused);
+        content.refused = Some(refused);
+        drop(content);
+        Some(left)
     }
 
     fn finish_at(&self, node: &Node, parent: u64, name: &OsStr) -> Result<Shown, Errno> {

@@ -117,8 +117,9 @@ impl Content {
 
     /// Why the hook has refused what was written last.
     pub(crate) fn refusal(&self) -> Option<Errno> {
-        let is_refused = self.state == State::Held(Phase::Refused) && !self.dirty;
-        self.refused.filter(|_| is_refused)
+        // What the hook had replaced before it failed is not held back itself.
+        let is_refused = matches!(self.state, State::Held(Phase::Refused) | State::Replaced);
+        self.refused.filter(|_| is_refused && !self.dirty)
     }
 
     /// Whether no other descriptor than this one has anything to write that is known of.

@@ -686,3 +686,37 @@ fn what_has_another_name_below_is_thrown_away_whole() {
         fs::remove_file(&path).unwrap();
     });
 }
+
+#[test]
+fn what_the_hook_has_changed_before_it_failed_can_be_tried_again_written_and_removed() {
+    each_manner(|mounted| {
+        let path = mounted.at().join("letter");
+        let refuse = || {
+            mounted.hook.fails_late.store(true, Ordering::SeqCst);
+            let mut writer = File::create(&path).unwrap();
+            writer.write_all(&letter(b"refused")).unwrap();
+            let copy = writer.try_clone().unwrap();
+            assert_eq!(close(copy), Err(Errno::NOSPC));
+            assert_eq!(close(writer), Err(Errno::NOSPC));
+            let held = mounted.mount().held_back();
+            assert_eq!(held.len(), 1, "{held:?}");
+            assert_eq!(held[0].progress, Progress::Refused);
+            assert!(names(&mounted.at()).is_empty());
+        };
+        refuse();
+        let tried = mounted.mount().retry(Path::new(""));
+        assert_eq!(tried.len(), 1, "{tried:?}");
+        assert_eq!(tried[0].1, Ok(()));
+        assert_eq!(found(&path), Found::Sealed);
+        fs::remove_file(&path).unwrap();
+        refuse();
+        fs::write(&path, letter(b"once more")).unwrap();
+        assert_eq!(found(&path), Found::Sealed);
+        assert!(fs::read(&path).unwrap().ends_with(b"once more"));
+        fs::remove_file(&path).unwrap();
+        refuse();
+        fs::remove_file(&path).unwrap();
+        assert!(mounted.mount().held_back().is_empty());
+        assert_eq!(names(&mounted.below()), Vec::<String>::new());
+    });
+}

@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -228,6 +228,8 @@ pub struct Seal {
     pub manner: Mutex<Manner>,
     /// Fails the n-th call from now on, counted from one.
     pub fail_at: AtomicU32,
+    /// Fails once more when it has done everything else.
+    pub fails_late: AtomicBool,
     /// Waits so long in each call.
     pub delay: Mutex<Duration>,
     /// Each call waits for it.
@@ -285,7 +287,10 @@ impl Hook for Seal {
                 .unwrap();
             }
         }
-        Ok(())
+        match self.fails_late.swap(false, Ordering::SeqCst) {
+            true => Err(Errno::NOSPC),
+            false => Ok(()),
+        }
     }
 
     fn makes(&self, name: &std::ffi::OsStr) -> bool {
