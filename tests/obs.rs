@@ -510,19 +510,23 @@ fn half_requests_and_a_thousand_idle_connections_keep_nobody_out() {
     }
 }
 
+/// Clients that have asked for keys and not read their answers yet.
+fn makers(port: u16, kind: &str, count: usize) -> Vec<TcpStream> {
+    let request = keygen(kind, "1", "name", "mail@example.org");
+    let ask = |_| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&request).unwrap();
+        stream
+    };
+    (0..count).map(ask).collect()
+}
+
 #[test]
 fn signatures_do_not_wait_for_keys_that_are_being_made() {
     const MAKERS: usize = 24;
     let (_daemon, port) = start("ports = \"any\"", "rsa2048");
-    let request = keygen("rsa@2048", "1", "name", "mail@example.org");
-    let makers: Vec<TcpStream> = (0..MAKERS)
-        .map(|_| {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.write_all(&request).unwrap();
-            stream
-        })
-        .collect();
+    let makers = makers(port, "rsa@2048", MAKERS);
     let trailer = trailer(now());
     let wanted = argument(MessageDigest::sha256(), b"content", &trailer, &trailer);
     let (status, ..) = understood(&exchange(port, &old(TOOLS, format!("SHA256:{wanted}"))));
@@ -546,15 +550,7 @@ fn signatures_do_not_wait_for_keys_that_are_being_made() {
 fn clients_that_want_very_many_keys_are_told_to_try_again() {
     const MAKERS: usize = 240;
     let (_daemon, port) = start("ports = \"any\"", "ed25519");
-    let request = keygen("rsa@3072", "1", "name", "mail@example.org");
-    let makers: Vec<TcpStream> = (0..MAKERS)
-        .map(|_| {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.write_all(&request).unwrap();
-            stream
-        })
-        .collect();
+    let makers = makers(port, "rsa@3072", MAKERS);
     let (mut made, mut refused) = (0, 0);
     for mut stream in makers {
         let mut answer = Vec::new();
