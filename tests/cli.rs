@@ -148,7 +148,12 @@ fn each_exit_status_has_its_situation() {
     assert!(said.contains("line 2") && said.contains("listen"), "{said}");
     // 3: nobody is there.
     for api in ["unix:/nonexistent/api.sock", "tcp:127.0.0.1:1"] {
-        for words in [&["status"][..], &["key", "list"], &["wait", "/"]] {
+        for words in [
+            &["status"][..],
+            &["key", "list"],
+            &["wait", "/"],
+            &["sign", "-u", "a@example.org", "x.rpm"],
+        ] {
             let output = signdrop(words.iter().chain(&["--api", api]));
             assert_eq!(status(&output), 3, "{words:?} {api}: {output:?}");
             assert!(err(&output).contains(api), "{output:?}");

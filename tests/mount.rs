@@ -20,7 +20,7 @@ use std::{
 
 use common::{
     Rpmdb,
-    daemon::PATIENCE,
+    daemon::{Daemon, PATIENCE},
     modules::{bare, is_signed, small_module, through},
     mount::{IDENTITY, MountDaemon},
     names, out, quick_package,
@@ -608,4 +608,33 @@ fn a_directory_that_is_renamed_shows_nothing_that_was_ignored() {
     assert_eq!(rename("deeper", "trash"), refused);
     let path = project.join("deeper/other/tool.rpm");
     assert!(rpmdb(&mounted, IDENTITY).is_signed(&path));
+}
+
+#[test]
+fn readyz_and_the_log_tell_of_a_mount_that_is_gone_or_that_nobody_else_sees() {
+    let mut mounted = MountDaemon::start("");
+    let ready = |daemon: &Daemon| daemon.request("GET", "/readyz", None);
+    assert_eq!(ready(&mounted.daemon).0, 200);
+    assert!(
+        run(Command::new("umount").arg("-l").arg(&mounted.at))
+            .status
+            .success()
+    );
+    let (status, text) = ready(&mounted.daemon);
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("at: is not mounted any more"), "{text}");
+    mounted.daemon.stop();
+    let warning = "nobody outside of this service may see";
+    assert!(!mounted.daemon.log().contains(warning));
+    // As systemd does it where a drop-in names paths.
+    let space = |propagation| ["unshare", "--mount", "--propagation", propagation];
+    // The outer namespace lasts as long as somebody is in it.
+    let script = r#"setpriv --pdeathsig KILL sleep 600 & exec "$@""#;
+    let outer = [&space("shared")[..], &["sh", "-c", script, "sh"]].concat();
+    mounted
+        .daemon
+        .wrap_in(&[&outer[..], &space("slave")].concat());
+    mounted.daemon.spawn();
+    mounted.daemon.until_logged(warning);
+    mounted.daemon.wait_ready();
 }

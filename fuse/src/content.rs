@@ -99,13 +99,13 @@ impl Tree {
         if open.access != Access::Writes {
             return Err(Errno::BADF);
         }
-        // Never held back: see `Tree::passing`.
         let change = |file: &File| {
             if drops_set_id {
                 drop_set_id(file.as_fd())?;
             }
             change(file)
         };
+        // Never held back: see `Tree::passing`.
         if open.way == Way::Passes {
             return change(&*self.file(open, &mut open.target())?);
         }

@@ -193,6 +193,25 @@ impl Mount {
         told.into_iter().collect()
     }
 
+    /// Whether it is still mounted.
+    pub fn is_mounted(&self) -> bool {
+        mounted(&self.at).is_ok_and(|found| found.is_some_and(|found| found.source == SOURCE))
+    }
+
+    /// Whether this process sees what others mount, and they do not see what it mounts: they find what lies under the mount.
+    ///
+    /// Source: proc(5), `/proc/pid/mountinfo`, the optional field `master`; mount_namespaces(7).
+    pub fn is_hidden(&self) -> bool {
+        let is_hidden = || {
+            let above = mounted(&self.at).ok()??.above;
+            let all = all_mounts().ok()?;
+            all.into_iter()
+                .find(|found| found.id == above)
+                .map(|found| found.is_slave)
+        };
+        is_hidden().unwrap_or(false)
+    }
+
     /// How many inodes are kept in memory, for the kernel or for files that are held back.
     pub fn inodes(&self) -> usize {
         self.tree.nodes.len()
@@ -244,7 +263,7 @@ fn clear(at: &Path) -> Result<PathBuf, Error> {
     };
     let real = real_path(at).map_err(failed)?;
     // One may lie upon the other.
-    while let Some((kind, source)) = mounted(&real).map_err(failed)? {
+    while let Some(Listed { kind, source, .. }) = mounted(&real).map_err(failed)? {
         // Not stat(2), which the kernel answers from what it was told before.
         let dead = matches!(
             rustix::fs::open(
@@ -287,21 +306,44 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// Kind and source of what is mounted at a path last. Source: proc(5), `/proc/pid/mountinfo`.
-fn mounted(at: &Path) -> io::Result<Option<(String, String)>> {
+/// A line of the list of mounts.
+struct Listed {
+    id: Vec<u8>,
+    /// The mount that it is mounted upon.
+    above: Vec<u8>,
+    at: Vec<u8>,
+    is_slave: bool,
+    kind: String,
+    source: String,
+}
+
+/// Source: proc(5), `/proc/pid/mountinfo`.
+fn all_mounts() -> io::Result<Vec<Listed>> {
     let list = fs::read("/proc/self/mountinfo")?;
-    let mut found = None;
-    for line in list.split(|byte| *byte == b'\n') {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let Some(point) = fields.nth(4) else { continue };
-        if unescaped(point) != at.as_os_str().as_bytes() {
-            continue;
-        }
-        let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
-        let mut text = || String::from_utf8_lossy(rest.next().unwrap_or_default()).into_owned();
-        found = Some((text(), text()));
-    }
-    Ok(found)
+    let listed = |line: &[u8]| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let end = fields.iter().position(|field| *field == b"-")?;
+        let options = fields.get(6..end)?;
+        let text = |at: usize| Some(String::from_utf8_lossy(fields.get(at)?).into_owned());
+        Some(Listed {
+            id: fields.first()?.to_vec(),
+            above: fields.get(1)?.to_vec(),
+            at: unescaped(fields.get(4)?),
+            is_slave: options.iter().any(|option| option.starts_with(b"master:")),
+            kind: text(end + 1)?,
+            source: text(end + 2)?,
+        })
+    };
+    Ok(list
+        .split(|byte| *byte == b'\n')
+        .filter_map(listed)
+        .collect())
+}
+
+/// What is mounted at a path last.
+fn mounted(at: &Path) -> io::Result<Option<Listed>> {
+    let at = at.as_os_str().as_bytes();
+    Ok(all_mounts()?.into_iter().rfind(|found| found.at == at))
 }
 
 /// A path as it was before blanks and the like were written as `\040`.

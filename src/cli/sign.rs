@@ -219,7 +219,12 @@ impl Signers {
                 Keyring::new(keys::open_keystore(keys)?),
                 keys::config_keys(keys)?,
             ))),
-            None => Self::Daemon(Arc::new(connect(&keys.api)?), Mutex::default()),
+            None => {
+                let client = connect(&keys.api)?;
+                // Nobody being there is no fault of a file's.
+                client.find("/ping")?;
+                Self::Daemon(Arc::new(client), Mutex::default())
+            }
         })
     }
 

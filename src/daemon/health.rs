@@ -55,6 +55,7 @@ impl Daemon {
                 Watched::Partly(why) => troubles.push(format!("{root}: {why}")),
             }
         }
+        troubles.extend(self.mount_troubles());
         Health {
             ready: troubles.is_empty(),
             troubles,

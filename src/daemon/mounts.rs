@@ -99,6 +99,9 @@ impl Mounts {
             }
             let reads = reading(&mount);
             tracing::info!(at = %at.display(), root = %drop.root.display(), reads, "mounted");
+            if mount.is_hidden() {
+                tracing::warn!(at = %at.display(), "nobody outside of this service may see what is mounted there: a drop-in that is read after the mount's own may have ReadWritePaths= or the like");
+            }
             daemon.mounts.running().push(Running {
                 root: drop.root.clone(),
                 at: at.clone(),
@@ -126,6 +129,22 @@ fn reading(mount: &Mount) -> &'static str {
 }
 
 impl Daemon {
+    /// What is wrong with the mounts.
+    pub(super) fn mount_troubles(&self) -> Vec<String> {
+        let config = self.config();
+        let running = self.mounts.running();
+        let trouble = |mount: &config::Mount| {
+            let found = running.iter().find(|running| running.at == mount.at);
+            let what = match found {
+                Some(running) if running.mount.is_mounted() => return None,
+                Some(_) => "is not mounted any more; a restart mounts it",
+                None => "is not mounted yet",
+            };
+            Some(format!("{}: {what}", mount.at.display()))
+        };
+        config.mounts.iter().filter_map(trouble).collect()
+    }
+
     /// What the mounts hold back.
     pub fn mount_status(&self) -> Vec<MountStatus> {
         let running = self.mounts.running();
