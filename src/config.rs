@@ -315,6 +315,8 @@ pub struct Drop {
     ignore: GlobSet,
     /// Matches directories below which everything is ignored.
     ignore_below: GlobSet,
+    /// All of them, and those of the rules.
+    patterns: Vec<GlobMatcher>,
 }
 
 /// A directory that is mounted elsewhere, where files are seen only when they are settled.
@@ -440,10 +442,16 @@ impl TryFrom<RawDrop> for Drop {
         };
         let mut ignore = GlobSetBuilder::new();
         let mut ignore_below = GlobSetBuilder::new();
+        let rules = raw.rules.iter().map(|rule| rule.matches.clone());
+        let mut patterns: Vec<GlobMatcher> = rules.collect();
         for Pattern(pattern) in &raw.ignore {
-            ignore.add(parse_glob(pattern)?);
+            let glob = parse_glob(pattern)?;
+            patterns.push(glob.compile_matcher());
+            ignore.add(glob);
             if let Some(directory) = pattern.strip_suffix("/**") {
-                ignore_below.add(parse_glob(directory)?);
+                let glob = parse_glob(directory)?;
+                patterns.push(glob.compile_matcher());
+                ignore_below.add(glob);
             }
         }
         let built = |set: GlobSetBuilder| set.build().map_err(|error| error.to_string());
@@ -463,6 +471,7 @@ impl TryFrom<RawDrop> for Drop {
             ignore_patterns: raw.ignore.into_iter().map(|pattern| pattern.0).collect(),
             ignore: built(ignore)?,
             ignore_below: built(ignore_below)?,
+            patterns,
         })
     }
 }
@@ -492,12 +501,18 @@ impl Drop {
             .map_or(self.digest, |rule| rule.digest)
     }
 
-    /// Whether all that lies below two directories of one depth is ignored alike, and has the same digests, wherever that is so of the
-    /// directories themselves and of what lies right in them: no pattern looks at several names together.
-    pub fn looks_no_deeper(&self) -> bool {
-        let rules = self.rules.iter().map(|rule| rule.matches.glob().glob());
-        let ignored = self.ignore_patterns.iter().map(String::as_str);
-        ignored.chain(rules).all(is_shallow)
+    /// Whether all that lies below two directories is ignored alike and has the same digests. Where it cannot be told, no: each pattern has to
+    /// treat both alike, and what lies right in them, and must not look at several names together, nor count those above.
+    pub fn is_alike_below(&self, from: &Path, to: &Path) -> bool {
+        let is_as_deep = from.components().count() == to.components().count();
+        let (in_from, in_to) = (from.join("-"), to.join("-"));
+        self.patterns.iter().all(|pattern| {
+            let text = pattern.glob().glob();
+            is_shallow(text)
+                && (is_as_deep || text.starts_with("**/"))
+                && pattern.is_match(from) == pattern.is_match(to)
+                && pattern.is_match(&in_from) == pattern.is_match(&in_to)
+        })
     }
 
     /// Whether a file or directory at `path`, relative to the root, is left alone with all below it.
@@ -654,12 +669,24 @@ fn yes() -> bool {
 fn is_shallow(pattern: &str) -> bool {
     let names: Vec<&str> = pattern.split('/').collect();
     let count = |name: &str, wanted: char| name.chars().filter(|c| *c == wanted).count();
-    // A slash within braces or brackets.
-    let is_cut =
-        |name: &&str| count(name, '{') != count(name, '}') || count(name, '[') != count(name, ']');
+    // Braces may have a slash in them, and brackets match one if they are of what is not, or of a range around it.
+    let is_cut = |name: &&str| {
+        count(name, '{') != count(name, '}') || name.split('[').skip(1).any(may_match_slash)
+    };
     let told = names.iter().position(|name| !matches!(*name, "*" | "**"));
     let rest = told.and_then(|told| names.get(told + 1..));
     !names.iter().any(is_cut) && matches!(rest, None | Some([] | ["*"] | ["**"]))
+}
+
+/// What comes behind the bracket that opens a class of characters.
+fn may_match_slash(class: &str) -> bool {
+    let Some((class, _)) = class.split_once(']') else {
+        return true;
+    };
+    let characters: Vec<char> = class.chars().collect();
+    let is_around =
+        |range: &[char]| matches!(range, [first, '-', last] if (*first..=*last).contains(&'/'));
+    class.is_empty() || class.starts_with(['!', '^']) || characters.windows(3).any(is_around)
 }
 
 fn parse_glob(pattern: &str) -> Result<globset::Glob, String> {
@@ -714,10 +741,36 @@ mod tests {
             "**/results/logs/**",
             "*/*/results/*.rpm",
             "**/{a/b,c}/**",
+            "**/x[!0-9]y/**",
+            "**/x[+-9]y/**",
+            "**/x[/]/**",
             "**/results/**/*.rpm",
             "logs/*/*",
         ] {
             assert!(!is_shallow(deep), "{deep}");
         }
+    }
+
+    #[test]
+    fn directories_are_alike_below_only_where_each_pattern_treats_them_alike() {
+        let alike = |options: &str, from: &str, to: &str| {
+            let head = "root = \"/srv\"\nproject = \"{owner}/{project}\"\nidentity = \"{owner}#{project}@e.org\"";
+            let drop: Drop = toml::from_str(&format!("{head}\n{options}")).unwrap();
+            drop.is_alike_below(Path::new(from), Path::new(to))
+        };
+        let rules = "[[rule]]\nmatch = \"*/*/el4/*\"\ndigest = \"sha512\"\n[[rule]]\nmatch = \"*/*/el3/**\"\ndigest = \"sha512\"";
+        assert!(!alike(rules, "a/b/el4", "a/b/el3"));
+        assert!(alike(rules, "a/b/x", "a/b/y"));
+        let ignore = |patterns: &str| format!("ignore = [{patterns}]");
+        let one = ignore(r#""**/logs", "**/logs/*", "*/*/res/**""#);
+        assert!(!alike(&one, "a/b/logs", "a/b/res"));
+        assert!(!alike(
+            &ignore(r#""**/?", "**/logs/**""#),
+            "a/b/logs",
+            "a/b/other"
+        ));
+        assert!(alike(&ignore(r#""**/logs/**""#), "a/b/x", "a/b/x/y"));
+        assert!(!alike(&ignore(r#""*/*/*/logs/**""#), "a/b/x", "a/b/x/y"));
+        assert!(alike(&ignore(""), "a/b/x", "a/b/x/y"));
     }
 }

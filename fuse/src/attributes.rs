@@ -105,8 +105,8 @@ impl Tree {
         let stat = rustix::fs::fstat(file)?;
         let has_bits = stat.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0;
         let may =
-            caller.uid == 0 || caller.uid == stat.st_uid || self.opens.is_written(node.number);
-        match has_bits && !may {
+            || caller.uid == 0 || caller.uid == stat.st_uid || self.opens.is_written(node.number);
+        match has_bits && !may() {
             true => Err(Errno::PERM),
             false => drop_set_id(file.as_fd()),
         }

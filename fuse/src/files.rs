@@ -324,8 +324,8 @@ impl Tree {
         }
     }
 
-    /// A copy of a descriptor is being closed. Answers the file that is to be finished before that is answered.
-    pub(crate) fn flush(&self, open: u64) -> Result<Option<Arc<Node>>, Errno> {
+    /// A copy of a descriptor is being closed. Answers what has to be done before that is answered.
+    pub(crate) fn flush(&self, open: u64) -> Result<Option<Close>, Errno> {
         let open = self.opens.file(open)?;
         if open.access != Access::Writes || open.way != Way::Asks {
             return Ok(None);
@@ -335,21 +335,24 @@ impl Tree {
         let mut content = node.content();
         content.writers.insert(open.number, Writing::Ended);
         // Whoever has a copy of the descriptor is told, not only the first to close one.
-        if let Some(errno) = content.refusal() {
+        if content.state != State::Replaced
+            && let Some(errno) = content.refusal()
+        {
             return Err(errno);
         }
         if content.dirty && content.state == State::Plain {
             self.judge_once_more(&mut target, &mut content)?;
         }
         // Where the hook has it already, another copy was closed a moment ago.
-        let is_to_finish = match content.state {
-            State::Held(Phase::Finishing) => true,
-            State::Held(_) => content.dirty,
-            _ => false,
+        let (is_to_finish, awaits) = match content.state {
+            State::Held(Phase::Finishing) => (true, true),
+            State::Held(_) => (content.dirty, false),
+            State::Replaced => (content.refusal().is_some(), true),
+            _ => (false, false),
         };
         let finish = is_to_finish && content.is_last(open.number);
         drop(content);
-        Ok(finish.then_some(node))
+        Ok(finish.then_some(Close { node, awaits }))
     }
 
     /// Every write has been judged before it was done. What was overlooked then must not stay seen.
@@ -383,6 +386,13 @@ impl Tree {
             .open(&self.root, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok(self.opens.add_directory(file, number))
     }
+}
+
+/// A file that has to be finished before a close is answered.
+pub(crate) struct Close {
+    pub(crate) node: Arc<Node>,
+    /// Somebody else has it finished already.
+    pub(crate) awaits: bool,
 }
 
 /// Whether whoever opens a file like this changes it, or may.

@@ -22,7 +22,7 @@ use rustix::{
 
 use crate::{
     attributes::Changes,
-    files::changes,
+    files::{Close, changes},
     names::{Caller, NewMode, Told},
     tree::{DISTRUST, TRUST, Tree, attributes, kind},
 };
@@ -424,7 +424,11 @@ impl Filesystem for Requests {
         reply: ReplyEmpty,
     ) {
         match self.0.flush(open.0) {
-            Ok(Some(node)) => {
+            // Who only waits takes no thread from those who finish.
+            Ok(Some(Close { node, awaits: true })) => {
+                self.answer(true, move |tree| empty(reply, tree.finish_closed(&node)));
+            }
+            Ok(Some(Close { node, .. })) => {
                 let tree = self.0.clone();
                 self.0
                     .closers

@@ -210,8 +210,16 @@ impl Tree {
         directory: &OwnedFd,
         place: &Place,
     ) -> Result<Option<(Arc<Node>, Stat)>, Errno> {
-        let Some(node) = self.index.find(place.0, &place.1) else {
-            return Ok(None);
+        let node = loop {
+            let Some(node) = self.index.find(place.0, &place.1) else {
+                return Ok(None);
+            };
+            // Another one may be held back for that name after the wait.
+            drop(node.content_at_rest());
+            let now = self.index.find(place.0, &place.1);
+            if now.is_some_and(|now| now.number == node.number) {
+                break node;
+            }
         };
         let content = node.content_at_rest();
         // Whoever it was made for does not come any more.
@@ -220,9 +228,6 @@ impl Tree {
             return Ok(None);
         }
         drop(content);
-        if self.index.find(place.0, &place.1).is_none() {
-            return Ok(None);
-        }
         let stat = rustix::fs::fstat(&*self.reach(&node)?)?;
         self.nodes.told(&node);
         Ok(Some((node, stat)))
@@ -401,16 +406,25 @@ impl Tree {
     pub(crate) fn lead_on(&self, open: &OpenFile, target: &mut Target) -> Result<(), Errno> {
         let place = target.node.place();
         let directory = self.directory(place.0)?;
-        let old = self.find(&directory, &place.1)?;
-        // Only to what has become of it: another file that has the name by now is none of this descriptor's.
         let has_become = match target.node.content().successor.clone() {
             Some(successor) => successor,
             None => target.node.id.clone(),
         };
-        if FileId::of(&old.file)? != has_become {
-            return Err(Errno::STALE);
-        }
-        let (node, _) = self.new_version(&directory, &place, &old.file, Start::Copy)?;
+        let (node, _) = match self.version(&directory, &place)? {
+            // The hook has put it there before it failed.
+            Some(version) if version.0.id == has_become => version,
+            version => {
+                if let Some((version, _)) = version {
+                    self.nodes.forget(version.number, 1);
+                }
+                let old = self.find(&directory, &place.1)?;
+                // Only to what has become of it: another file that has the name by now is none of this descriptor's.
+                if FileId::of(&old.file)? != has_become {
+                    return Err(Errno::STALE);
+                }
+                self.new_version(&directory, &place, &old.file, Start::Copy)?
+            }
+        };
         let file = self.open_content(&node, OFlags::RDWR);
         if file.is_ok() {
             // Until the descriptor writes to it no more: see `unopen`.
@@ -443,8 +457,18 @@ impl Tree {
 
     /// The same for one of which a copy of a descriptor is closed. Where another close had it finished meanwhile, both are told the same.
     pub(crate) fn finish_closed(&self, node: &Arc<Node>) -> Result<(), Errno> {
-        let refusal = node.content_at_rest().refusal();
+        let refusal = self.refusal(node);
         refusal.map_or_else(|| self.finish(node), Err)
+    }
+
+    /// Why the hook has refused what a copy of a descriptor wrote, when it does not have it any more.
+    fn refusal(&self, node: &Node) -> Option<Errno> {
+        let content = node.content_at_rest();
+        let refusal = content.refusal()?;
+        // What it had put in its place may have been finished since.
+        let (parent, name) = node.place();
+        let is_held = content.state != State::Replaced || self.index.find(parent, &name).is_some();
+        is_held.then_some(refusal)
     }
 
     /// The same for a file that is being renamed. Where the hook refuses it, it has its old name again.
@@ -462,21 +486,23 @@ impl Tree {
     }
 
     fn put_back(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
+        let (parent, name) = node.place();
+        // The hook may have put another file there before it failed.
+        let left = match node.content_at_rest().state {
+            State::Replaced => self.index.find(parent, &name),
+            _ => None,
+        };
+        if let Some(left) = &left {
+            node.set_place(from.clone());
+            return self.put_back(left, from);
+        }
         let mut content = node.content_at_rest();
         if content.state != State::Held(Phase::Refused) {
             return Ok(());
         }
-        let (parent, name) = node.place();
         let (held, directory) = (held_name(&name), self.directory(parent)?);
-        let is_same = is_same_inode(
-            &self.find(&directory, &held)?.stat,
-            &rustix::fs::fstat(&*self.reach(node)?)?,
-        );
         rename_over_nothing(&directory, &held, &self.directory(from.0)?, &from.1)?;
-        content.state = match is_same {
-            true => State::Plain,
-            false => State::Replaced,
-        };
+        content.state = State::Plain;
         content.epoch += 1;
         self.leave(node);
         node.set_place(from);

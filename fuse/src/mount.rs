@@ -193,9 +193,15 @@ impl Mount {
         told.into_iter().collect()
     }
 
-    /// Whether it is still mounted.
+    /// Whether it is still mounted, and answers.
     pub fn is_mounted(&self) -> bool {
-        mounted(&self.at).is_ok_and(|found| found.is_some_and(|found| found.source == SOURCE))
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = session
+            .as_ref()
+            .is_some_and(|session| !session.guard.is_finished());
+        answers
+            && mounted(&self.at)
+                .is_ok_and(|found| found.is_some_and(|found| found.source == SOURCE))
     }
 
     /// Whether this process sees what others mount, and they do not see what it mounts: they find what lies under the mount.

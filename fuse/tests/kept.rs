@@ -492,7 +492,8 @@ fn those_who_wait_for_the_hook_keep_nobody_else_waiting() {
             scope.spawn(|| drop(fs::rename(&path, mounted.at().join("renamed"))));
             scope.spawn(|| drop(copy.write_at(b"P.S.", 100)));
             // Of the rename and the write, the kernel sends the second when it has the first one's answer.
-            until("waiting", || waiting() == OPENERS + 1);
+            // Others of other tests may wait as well.
+            until("waiting", || waiting() > OPENERS);
             let (tell, told) = std::sync::mpsc::channel();
             // The kernel lets nobody make a name in the directory in which it waits for a rename.
             let text = mounted.at().join("elsewhere/text");
@@ -718,5 +719,68 @@ fn what_the_hook_has_changed_before_it_failed_can_be_tried_again_written_and_rem
         fs::remove_file(&path).unwrap();
         assert!(mounted.mount().held_back().is_empty());
         assert_eq!(names(&mounted.below()), Vec::<String>::new());
+
+        // By a descriptor that was open all the time, also where it was tried again meanwhile.
+        for is_retried in [false, true] {
+            mounted.hook.fails_late.store(true, Ordering::SeqCst);
+            let writer = File::create(&path).unwrap();
+            writer.write_all_at(&letter(b"refused"), 0).unwrap();
+            assert_eq!(close(writer.try_clone().unwrap()), Err(Errno::NOSPC));
+            if is_retried {
+                assert_eq!(mounted.mount().retry(Path::new(""))[0].1, Ok(()));
+                assert_eq!(close(writer.try_clone().unwrap()), Ok(()));
+            }
+            writer.write_all_at(&letter(b"written"), 0).unwrap();
+            assert_eq!(close(writer), Ok(()));
+            assert_eq!(found(&path), Found::Sealed);
+            assert!(fs::read(&path).unwrap().ends_with(b"written"));
+            fs::remove_file(&path).unwrap();
+        }
+
+        // A rename that fails late leaves both names as they were.
+        let draft = mounted.at().join("draft");
+        fs::write(&draft, letter(b"renamed")).unwrap();
+        mounted.hook.fails_late.store(true, Ordering::SeqCst);
+        assert_eq!(errno(fs::rename(&draft, &path)), Errno::NOSPC);
+        assert_eq!(names(&mounted.at()), ["draft"]);
+        assert!(fs::read(&draft).unwrap().ends_with(b"renamed"));
+        assert!(mounted.mount().held_back().is_empty());
+        fs::rename(&draft, &path).unwrap();
+        assert_eq!(found(&path), Found::Sealed);
+        assert_eq!(names(&mounted.below()), ["letter"]);
+    });
+}
+
+#[test]
+fn those_who_close_copies_of_one_letter_keep_no_other_from_being_sealed() {
+    let mounted = Mounted::new();
+    let mut writer = File::create(mounted.at().join("letter")).unwrap();
+    writer.write_all(&letter(b"shared")).unwrap();
+    // More than there are threads to finish letters.
+    let copies: Vec<File> = (0..40).map(|_| writer.try_clone().unwrap()).collect();
+    let other = mounted.at().join("other");
+    *mounted.hook.delay.lock().unwrap() = Duration::from_secs(5);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| close(writer));
+        until("with the hook", || {
+            let held = mounted.mount().held_back();
+            held.iter().any(|held| held.progress == Progress::Finishing)
+        });
+        *mounted.hook.delay.lock().unwrap() = Duration::ZERO;
+        let closed: Vec<_> = copies
+            .into_iter()
+            .map(|copy| scope.spawn(|| close(copy)))
+            .collect();
+        thread::sleep(Duration::from_millis(300));
+        let mut file = File::create(&other).unwrap();
+        file.write_all(&letter(b"other")).unwrap();
+        close(file).unwrap();
+        assert_eq!(found(&other), Found::Sealed);
+        let held = mounted.mount().held_back();
+        assert_eq!(held.len(), 1, "it waited for the first one");
+        assert_eq!(held[0].progress, Progress::Finishing);
+        for close in closed.into_iter().chain([first]) {
+            close.join().unwrap().unwrap();
+        }
     });
 }

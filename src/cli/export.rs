@@ -85,15 +85,16 @@ fn write_all<T>(
     mut write: impl FnMut(&T) -> Result<(), Error>,
 ) -> Result<(usize, usize), Error> {
     let bar = progress(keystore.count()?, "exporting");
-    let (mut written, mut failed) = (0, 0);
+    let (mut written, mut failed, mut is_broken) = (0, 0, false);
     for entry in keystore.entries(None) {
         let armoured = match entry {
             Ok(entry) => {
                 armour(&entry).map_err(|error| format!("{}: {}", entry.identity, reason(&error)))
             }
-            // It names its key itself.
-            Err(error @ keystore::Error::Record(_)) => Err(reason(&error)),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                is_broken = matches!(error, keystore::Error::Store(_));
+                Err(reason(&error))
+            }
         };
         match armoured {
             Ok(armour) => {
@@ -106,6 +107,10 @@ fn write_all<T>(
             }
         }
         bar.inc(1);
+        // What comes behind it cannot be read either.
+        if is_broken {
+            break;
+        }
     }
     bar.finish_and_clear();
     Ok((written, failed))

@@ -318,11 +318,8 @@ impl Hook for Finisher {
     }
 
     fn is_same_below(&self, from: &Path, to: &Path) -> bool {
-        let depth = |path: &Path| path.components().count();
-        depth(from) == depth(to)
-            && self
-                .with(|_, _, drop| drop.looks_no_deeper())
-                .unwrap_or(false)
+        self.with(|_, _, drop| drop.is_alike_below(from, to))
+            .unwrap_or(false)
             && self.is_same(from, to)
     }
 }

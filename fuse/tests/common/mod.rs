@@ -251,7 +251,8 @@ impl Hook for Seal {
     }
 
     fn finish(&self, held: &Held<'_>) -> Result<(), Errno> {
-        thread::sleep(*self.delay.lock().unwrap());
+        let delay = *self.delay.lock().unwrap();
+        thread::sleep(delay);
         drop(self.gate.read().unwrap());
         let left = self.fail_at.load(Ordering::SeqCst);
         if left > 0 && self.fail_at.fetch_sub(1, Ordering::SeqCst) == 1 {
