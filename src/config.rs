@@ -509,7 +509,7 @@ impl Drop {
         self.patterns.iter().all(|pattern| {
             let text = pattern.glob().glob();
             is_shallow(text)
-                && (is_as_deep || text.starts_with("**/"))
+                && (is_as_deep || counts_nothing(text))
                 && pattern.is_match(from) == pattern.is_match(to)
                 && pattern.is_match(&in_from) == pattern.is_match(&in_to)
         })
@@ -678,6 +678,12 @@ fn is_shallow(pattern: &str) -> bool {
     !names.iter().any(is_cut) && matches!(rest, None | Some([] | ["*"] | ["**"]))
 }
 
+/// Whether it is all the same to a pattern how many names are above the one that it looks at.
+fn counts_nothing(pattern: &str) -> bool {
+    let told = pattern.split('/').find(|name| *name != "**");
+    pattern.starts_with("**/") && told.is_some_and(|told| told != "*")
+}
+
 /// What comes behind the bracket that opens a class of characters.
 fn may_match_slash(class: &str) -> bool {
     let Some((class, _)) = class.split_once(']') else {
@@ -772,5 +778,13 @@ mod tests {
         assert!(alike(&ignore(r#""**/logs/**""#), "a/b/x", "a/b/x/y"));
         assert!(!alike(&ignore(r#""*/*/*/logs/**""#), "a/b/x", "a/b/x/y"));
         assert!(alike(&ignore(""), "a/b/x", "a/b/x/y"));
+        for counting in [
+            r#""**/*/*/logs/**""#,
+            r#""**/*/*/*/*""#,
+            r#""**/*/*/*.log""#,
+        ] {
+            assert!(!alike(&ignore(counting), "a/b/x", "a/b/x/y"), "{counting}");
+            assert!(alike(&ignore(counting), "a/b/x", "a/b/y"), "{counting}");
+        }
     }
 }

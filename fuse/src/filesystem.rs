@@ -284,11 +284,14 @@ impl Filesystem for Requests {
             };
             let finisher = tree.clone();
             tree.renamers.hand_over(move || {
-                empty(reply, finisher.finish_renamed(&node, from));
+                empty(reply, finisher.finish_renamed(&node, from.clone()));
                 let told = finisher.clone();
-                finisher
-                    .closers
-                    .hand_over(move || told.tell_renamed(to.0, &to.1));
+                finisher.closers.hand_over(move || {
+                    // By its old name it may be another file, where the hook has refused it.
+                    for (parent, name) in [from, to] {
+                        told.tell_renamed(parent, &name);
+                    }
+                });
             });
         });
     }
@@ -429,10 +432,11 @@ impl Filesystem for Requests {
                 self.answer(true, move |tree| empty(reply, tree.finish_closed(&node)));
             }
             Ok(Some(Close { node, .. })) => {
-                let tree = self.0.clone();
-                self.0
-                    .closers
-                    .hand_over(move || empty(reply, tree.finish_closed(&node)));
+                let requests = Self(self.0.clone());
+                self.0.closers.hand_over(move || {
+                    let waits = node.is_finishing();
+                    requests.answer(waits, move |tree| empty(reply, tree.finish_closed(&node)));
+                });
             }
             Ok(None) => reply.ok(),
             Err(errno) => reply.error(refusal(errno)),

@@ -214,20 +214,18 @@ impl Tree {
             let Some(node) = self.index.find(place.0, &place.1) else {
                 return Ok(None);
             };
-            // Another one may be held back for that name after the wait.
-            drop(node.content_at_rest());
-            let now = self.index.find(place.0, &place.1);
-            if now.is_some_and(|now| now.number == node.number) {
-                break node;
+            let content = node.content_at_rest();
+            if !self.is_held_for(&node, (place.0, &place.1)) {
+                continue;
             }
+            // Whoever it was made for does not come any more.
+            if content.made.is_some_and(|made| made.elapsed() > PATIENCE) {
+                self.discard_locked(&node, content, (place.0, &place.1), directory)?;
+                return Ok(None);
+            }
+            drop(content);
+            break node;
         };
-        let content = node.content_at_rest();
-        // Whoever it was made for does not come any more.
-        if content.made.is_some_and(|made| made.elapsed() > PATIENCE) {
-            self.discard_locked(&node, content, (place.0, &place.1), directory)?;
-            return Ok(None);
-        }
-        drop(content);
         let stat = rustix::fs::fstat(&*self.reach(&node)?)?;
         self.nodes.told(&node);
         Ok(Some((node, stat)))
@@ -288,11 +286,21 @@ impl Tree {
         name: &OsStr,
         directory: &OwnedFd,
     ) -> Result<bool, Errno> {
-        let Some(node) = self.index.find(parent, name) else {
-            return Ok(false);
-        };
-        let content = node.content_at_rest();
-        self.discard_locked(&node, content, (parent, name), directory)
+        loop {
+            let Some(node) = self.index.find(parent, name) else {
+                return Ok(false);
+            };
+            let content = node.content_at_rest();
+            if self.is_held_for(&node, (parent, name)) {
+                return self.discard_locked(&node, content, (parent, name), directory);
+            }
+        }
+    }
+
+    /// Whether a file is still what is held back for a name, after a wait for the hook, which may have put another one there.
+    fn is_held_for(&self, node: &Node, (parent, name): Name<'_>) -> bool {
+        let held = self.index.find(parent, name);
+        held.is_some_and(|held| held.number == node.number)
     }
 
     /// The same, where its content has been locked already.
@@ -467,8 +475,10 @@ impl Tree {
         let refusal = content.refusal()?;
         // What it had put in its place may have been finished since.
         let (parent, name) = node.place();
-        let is_held = content.state != State::Replaced || self.index.find(parent, &name).is_some();
-        is_held.then_some(refusal)
+        let is_left = |held: Arc<Node>| content.successor.as_ref() == Some(&held.id);
+        let is_refused =
+            content.state != State::Replaced || self.index.find(parent, &name).is_some_and(is_left);
+        is_refused.then_some(refusal)
     }
 
     /// The same for a file that is being renamed. Where the hook refuses it, it has its old name again.
@@ -488,13 +498,15 @@ impl Tree {
     fn put_back(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
         let (parent, name) = node.place();
         // The hook may have put another file there before it failed.
-        let left = match node.content_at_rest().state {
-            State::Replaced => self.index.find(parent, &name),
-            _ => None,
+        let left = {
+            let content = node.content_at_rest();
+            let held = self.index.find(parent, &name);
+            held.filter(|held| content.successor.as_ref() == Some(&held.id))
         };
-        if let Some(left) = &left {
-            node.set_place(from.clone());
-            return self.put_back(left, from);
+        if let Some(left) = left {
+            self.put_back(&left, from.clone())?;
+            node.set_place(from);
+            return Ok(());
         }
         let mut content = node.content_at_rest();
         if content.state != State::Held(Phase::Refused) {
@@ -528,7 +540,12 @@ impl Tree {
             content.state = State::Held(Phase::Refused);
             return Err(errno);
         }
-        unmark_half(self.reach(node)?.as_fd())?;
+        let ready = self.reach(node).and_then(|file| unmark_half(file.as_fd()));
+        if let Err(errno) = ready {
+            content.state = State::Held(Phase::Refused);
+            content.refused = Some(errno);
+            return Err(errno);
+        }
         content.state = State::Held(Phase::Finishing);
         content.dirty = false;
         content.epoch += 1;

@@ -12,7 +12,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::{
-        fs::{FileExt as _, PermissionsExt as _},
+        fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
         process::ExitStatusExt as _,
     },
     path::Path,
@@ -743,6 +743,9 @@ fn what_the_hook_has_changed_before_it_failed_can_be_tried_again_written_and_rem
         mounted.hook.fails_late.store(true, Ordering::SeqCst);
         assert_eq!(errno(fs::rename(&draft, &path)), Errno::NOSPC);
         assert_eq!(names(&mounted.at()), ["draft"]);
+        until("found by its old name", || {
+            fs::metadata(&draft).is_ok_and(|found| found.nlink() == 1)
+        });
         assert!(fs::read(&draft).unwrap().ends_with(b"renamed"));
         assert!(mounted.mount().held_back().is_empty());
         fs::rename(&draft, &path).unwrap();
@@ -763,8 +766,7 @@ fn those_who_close_copies_of_one_letter_keep_no_other_from_being_sealed() {
     thread::scope(|scope| {
         let first = scope.spawn(|| close(writer));
         until("with the hook", || {
-            let held = mounted.mount().held_back();
-            held.iter().any(|held| held.progress == Progress::Finishing)
+            mounted.hook.calls.load(Ordering::SeqCst) == 1
         });
         *mounted.hook.delay.lock().unwrap() = Duration::ZERO;
         let closed: Vec<_> = copies

@@ -107,8 +107,10 @@ fn write_all<T>(
             }
         }
         bar.inc(1);
-        // What comes behind it cannot be read either.
         if is_broken {
+            // What comes behind it cannot be read either.
+            let rest = usize::try_from(keystore.count()?).unwrap_or(usize::MAX);
+            failed = failed.max(rest.saturating_sub(written));
             break;
         }
     }

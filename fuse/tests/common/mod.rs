@@ -230,6 +230,8 @@ pub struct Seal {
     pub fail_at: AtomicU32,
     /// Fails once more when it has done everything else.
     pub fails_late: AtomicBool,
+    /// Counts the calls that know how long they wait.
+    pub calls: AtomicU32,
     /// Waits so long in each call.
     pub delay: Mutex<Duration>,
     /// Each call waits for it.
@@ -252,6 +254,7 @@ impl Hook for Seal {
 
     fn finish(&self, held: &Held<'_>) -> Result<(), Errno> {
         let delay = *self.delay.lock().unwrap();
+        self.calls.fetch_add(1, Ordering::SeqCst);
         thread::sleep(delay);
         drop(self.gate.read().unwrap());
         let left = self.fail_at.load(Ordering::SeqCst);
