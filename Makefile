@@ -34,7 +34,7 @@ test: test-packages build-packages kernels ## All tests but those on the corpus 
 corpus: test-packages build-packages ## The tests on packages that others made, at ../shared/corpus or $$SIGNDROP_CORPUS
 	$(CARGO) test --locked --test corpus
 
-kernel: test-packages build-packages kernel-packages kernels ## Boots real kernels, which load what is signed and refuse all else
+kernel: test-packages build-packages kernel-packages kernels ## Boots real kernels, which load what is signed and refuse all else, and runs the mount's tests on them
 	$(CARGO) test --locked --test kernel
 
 kernels: ## Fetches Debian's kernels 6.1 and 6.12, their modules, and the kernel's own sign-file
