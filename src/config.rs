@@ -315,8 +315,6 @@ pub struct Drop {
     ignore: GlobSet,
     /// Matches directories below which everything is ignored.
     ignore_below: GlobSet,
-    /// All of them, and those of the rules.
-    patterns: Vec<GlobMatcher>,
 }
 
 /// A directory that is mounted elsewhere, where files are seen only when they are settled.
@@ -442,16 +440,10 @@ impl TryFrom<RawDrop> for Drop {
         };
         let mut ignore = GlobSetBuilder::new();
         let mut ignore_below = GlobSetBuilder::new();
-        let rules = raw.rules.iter().map(|rule| rule.matches.clone());
-        let mut patterns: Vec<GlobMatcher> = rules.collect();
         for Pattern(pattern) in &raw.ignore {
-            let glob = parse_glob(pattern)?;
-            patterns.push(glob.compile_matcher());
-            ignore.add(glob);
+            ignore.add(parse_glob(pattern)?);
             if let Some(directory) = pattern.strip_suffix("/**") {
-                let glob = parse_glob(directory)?;
-                patterns.push(glob.compile_matcher());
-                ignore_below.add(glob);
+                ignore_below.add(parse_glob(directory)?);
             }
         }
         let built = |set: GlobSetBuilder| set.build().map_err(|error| error.to_string());
@@ -471,7 +463,6 @@ impl TryFrom<RawDrop> for Drop {
             ignore_patterns: raw.ignore.into_iter().map(|pattern| pattern.0).collect(),
             ignore: built(ignore)?,
             ignore_below: built(ignore_below)?,
-            patterns,
         })
     }
 }
@@ -505,14 +496,18 @@ impl Drop {
     /// treat both alike, and what lies right in them, and must not look at several names together, nor count those above.
     pub fn is_alike_below(&self, from: &Path, to: &Path) -> bool {
         let is_as_deep = from.components().count() == to.components().count();
-        let (in_from, in_to) = (from.join("-"), to.join("-"));
-        self.patterns.iter().all(|pattern| {
-            let text = pattern.glob().glob();
-            is_shallow(text)
-                && (is_as_deep || counts_nothing(text))
-                && pattern.is_match(from) == pattern.is_match(to)
-                && pattern.is_match(&in_from) == pattern.is_match(&in_to)
-        })
+        let rules = self.rules.iter().map(|rule| rule.matches.glob().glob());
+        let mut patterns = self.ignore_patterns.iter().map(String::as_str).chain(rules);
+        // Which patterns match, and not whether any does.
+        let is_alike = |from: &Path, to: &Path| {
+            let sets = [&self.ignore, &self.ignore_below];
+            let mut rules = self.rules.iter().map(|rule| &rule.matches);
+            sets.iter().all(|set| set.matches(from) == set.matches(to))
+                && rules.all(|rule| rule.is_match(from) == rule.is_match(to))
+        };
+        patterns.all(|pattern| is_shallow(pattern) && (is_as_deep || counts_nothing(pattern)))
+            && is_alike(from, to)
+            && is_alike(&from.join("-"), &to.join("-"))
     }
 
     /// Whether a file or directory at `path`, relative to the root, is left alone with all below it.

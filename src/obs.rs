@@ -116,6 +116,23 @@ async fn serve(daemon: &Arc<Daemon>, mut stream: TcpStream, peer: SocketAddr) {
         return;
     };
     let request = Request::parse(head, &body);
+    let Some(bytes) = reply(daemon, peer, request).await else {
+        return;
+    };
+    let _ = tokio::time::timeout(TIMEOUT, async {
+        stream.write_all(&bytes).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
+
+/// The answer's bytes, or nothing after a panic, which has been told already. Its places are given back before it is sent, so that whoever is
+/// slow to read keeps nobody from being answered.
+async fn reply(
+    daemon: &Arc<Daemon>,
+    peer: SocketAddr,
+    request: Result<Request, RequestError>,
+) -> Option<Vec<u8>> {
     let makes_key = matches!(
         &request,
         Ok(Request {
@@ -123,29 +140,19 @@ async fn serve(daemon: &Arc<Daemon>, mut stream: TcpStream, peer: SocketAddr) {
             ..
         })
     );
-    let place = makes_key.then(|| KEY_REQUESTS.try_acquire());
-    let bytes = match place {
-        Some(Err(_)) => Reply::Failed("too many keys are being made: try again".into()).to_bytes(),
-        Some(Ok(_)) | None => {
-            let limit = if makes_key { &MAKING_KEYS } else { &ANSWERING };
-            let permit = limit.acquire().await.ok();
-            let daemon = daemon.clone();
-            let answer = move || answer(&daemon, peer, request).to_bytes();
-            let Ok(bytes) = tokio::task::spawn_blocking(answer).await else {
-                // The panic has been told already.
-                return;
-            };
-            // Whoever is slow to read keeps nobody from being answered.
-            drop(permit);
-            bytes
-        }
+    let (limit, place) = match makes_key {
+        true => (&MAKING_KEYS, Some(KEY_REQUESTS.try_acquire())),
+        false => (&ANSWERING, None),
     };
-    drop(place);
-    let _ = tokio::time::timeout(TIMEOUT, async {
-        stream.write_all(&bytes).await?;
-        stream.shutdown().await
-    })
-    .await;
+    if matches!(place, Some(Err(_))) {
+        let reply = Reply::Failed("too many keys are being made: try again".into());
+        return Some(reply.to_bytes());
+    }
+    let _permit = limit.acquire().await.ok();
+    let daemon = daemon.clone();
+    tokio::task::spawn_blocking(move || answer(&daemon, peer, request).to_bytes())
+        .await
+        .ok()
 }
 
 async fn read(stream: &mut TcpStream) -> io::Result<([u8; HEAD_LEN], Vec<u8>)> {

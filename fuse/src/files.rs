@@ -335,22 +335,16 @@ impl Tree {
         let mut content = node.content();
         content.writers.insert(open.number, Writing::Ended);
         // Whoever has a copy of the descriptor is told, not only the first to close one.
-        if content.state != State::Replaced
-            && let Some(errno) = content.refusal()
-        {
+        if let Some(errno) = self.refusal(&node, &content) {
             return Err(errno);
         }
         if content.dirty && content.state == State::Plain {
             self.judge_once_more(&mut target, &mut content)?;
         }
         // Where the hook has it already, another copy was closed a moment ago.
-        let (is_to_finish, awaits) = match content.state {
-            State::Held(Phase::Finishing) => (true, true),
-            State::Held(_) => (content.dirty, false),
-            State::Replaced => (content.refusal().is_some(), true),
-            _ => (false, false),
-        };
-        let finish = is_to_finish && content.is_last(open.number);
+        let awaits = content.state == State::Held(Phase::Finishing);
+        let finish = (awaits || content.dirty && matches!(content.state, State::Held(_)))
+            && content.is_last(open.number);
         drop(content);
         Ok(finish.then_some(Close { node, awaits }))
     }

@@ -4,7 +4,10 @@ use std::{
     ffi::OsStr,
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        mpsc::{self, SendError},
+    },
     thread,
     time::{Duration, SystemTime},
 };
@@ -37,23 +40,20 @@ impl Requests {
     /// Answers a request: at once, or, if it may have to wait for the hook, on a thread of its own, so that nobody else waits.
     ///
     /// Where no thread is to be had, others wait, too.
-    fn answer(&self, waits: bool, answer: impl FnOnce(&Tree) + Send + 'static) {
+    fn answer<A: FnOnce(&Tree) + Send + 'static>(&self, waits: bool, answer: A) {
         if !waits {
             return answer(&self.0);
         }
         let tree = self.0.clone();
-        let answer = Arc::new(Mutex::new(Some(answer)));
-        let take = |answer: &Mutex<Option<_>>| {
-            let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
-            answer.take()
-        };
-        let theirs = answer.clone();
-        let spawned = thread::Builder::new()
-            .name("waiter".into())
-            .spawn(move || take(&theirs).map(|answer| answer(&tree)));
-        if spawned.is_err()
-            && let Some(answer) = take(&answer)
-        {
+        let (give, given) = mpsc::channel::<A>();
+        let waiter = thread::Builder::new().name("waiter".into());
+        let _ = waiter.spawn(move || {
+            if let Ok(answer) = given.recv() {
+                answer(&tree);
+            }
+        });
+        // Where there is no thread, nobody takes it.
+        if let Err(SendError(answer)) = give.send(answer) {
             answer(&self.0);
         }
     }

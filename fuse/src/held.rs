@@ -414,23 +414,27 @@ impl Tree {
     pub(crate) fn lead_on(&self, open: &OpenFile, target: &mut Target) -> Result<(), Errno> {
         let place = target.node.place();
         let directory = self.directory(place.0)?;
-        let has_become = match target.node.content().successor.clone() {
-            Some(successor) => successor,
-            None => target.node.id.clone(),
+        let (left, has_become) = {
+            let content = target.node.content();
+            let successor = content.successor.clone();
+            (
+                self.left_of(&target.node, &content),
+                successor.unwrap_or_else(|| target.node.id.clone()),
+            )
         };
-        let (node, _) = match self.version(&directory, &place)? {
-            // The hook has put it there before it failed.
-            Some(version) if version.0.id == has_become => version,
-            version => {
-                if let Some((version, _)) = version {
-                    self.nodes.forget(version.number, 1);
-                }
+        let node = match left {
+            Some(left) => {
+                self.nodes.told(&left);
+                left
+            }
+            None => {
                 let old = self.find(&directory, &place.1)?;
                 // Only to what has become of it: another file that has the name by now is none of this descriptor's.
                 if FileId::of(&old.file)? != has_become {
                     return Err(Errno::STALE);
                 }
-                self.new_version(&directory, &place, &old.file, Start::Copy)?
+                let (version, _) = self.new_version(&directory, &place, &old.file, Start::Copy)?;
+                version
             }
         };
         let file = self.open_content(&node, OFlags::RDWR);
@@ -465,20 +469,25 @@ impl Tree {
 
     /// The same for one of which a copy of a descriptor is closed. Where another close had it finished meanwhile, both are told the same.
     pub(crate) fn finish_closed(&self, node: &Arc<Node>) -> Result<(), Errno> {
-        let refusal = self.refusal(node);
+        let refusal = self.refusal(node, &node.content_at_rest());
         refusal.map_or_else(|| self.finish(node), Err)
     }
 
-    /// Why the hook has refused what a copy of a descriptor wrote, when it does not have it any more.
-    fn refusal(&self, node: &Node) -> Option<Errno> {
-        let content = node.content_at_rest();
-        let refusal = content.refusal()?;
-        // What it had put in its place may have been finished since.
+    /// Why the hook has refused what was written last.
+    pub(crate) fn refusal(&self, node: &Node, content: &Content) -> Option<Errno> {
+        let is_refused = || match content.state {
+            State::Held(Phase::Refused) => true,
+            State::Replaced => self.left_of(node, content).is_some(),
+            _ => false,
+        };
+        content.refused.filter(|_| !content.dirty && is_refused())
+    }
+
+    /// What the hook had put in a file's place before it failed, as long as that is held back there.
+    fn left_of(&self, node: &Node, content: &Content) -> Option<Arc<Node>> {
         let (parent, name) = node.place();
-        let is_left = |held: Arc<Node>| content.successor.as_ref() == Some(&held.id);
-        let is_refused =
-            content.state != State::Replaced || self.index.find(parent, &name).is_some_and(is_left);
-        is_refused.then_some(refusal)
+        let held = self.index.find(parent, &name)?;
+        (content.successor.as_ref() == Some(&held.id)).then_some(held)
     }
 
     /// The same for a file that is being renamed. Where the hook refuses it, it has its old name again.
@@ -497,12 +506,7 @@ impl Tree {
 
     fn put_back(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
         let (parent, name) = node.place();
-        // The hook may have put another file there before it failed.
-        let left = {
-            let content = node.content_at_rest();
-            let held = self.index.find(parent, &name);
-            held.filter(|held| content.successor.as_ref() == Some(&held.id))
-        };
+        let left = self.left_of(node, &node.content_at_rest());
         if let Some(left) = left {
             self.put_back(&left, from.clone())?;
             node.set_place(from);
@@ -536,14 +540,9 @@ impl Tree {
             return Ok(None);
         }
         let before = content.state;
-        if let Some(errno) = content.failed {
+        let unmark = || unmark_half(self.reach(node)?.as_fd());
+        if let Err(errno) = content.failed.map_or_else(unmark, Err) {
             content.state = State::Held(Phase::Refused);
-            return Err(errno);
-        }
-        let ready = self.reach(node).and_then(|file| unmark_half(file.as_fd()));
-        if let Err(errno) = ready {
-            content.state = State::Held(Phase::Refused);
-            content.refused = Some(errno);
             return Err(errno);
         }
         content.state = State::Held(Phase::Finishing);

@@ -115,13 +115,6 @@ impl Content {
         matches!(self.state, State::Held(_) | State::Nameless)
     }
 
-    /// Why the hook has refused what was written last.
-    pub(crate) fn refusal(&self) -> Option<Errno> {
-        // What the hook had replaced before it failed is not held back itself.
-        let is_refused = matches!(self.state, State::Held(Phase::Refused) | State::Replaced);
-        self.refused.filter(|_| is_refused && !self.dirty)
-    }
-
     /// Whether no other descriptor than this one has anything to write that is known of.
     pub(crate) fn is_last(&self, open: u64) -> bool {
         let mut others = self.writers.iter().filter(|(number, _)| **number != open);

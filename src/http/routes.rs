@@ -332,21 +332,15 @@ async fn ready(door: Door, daemon: Arc<Daemon>) -> Result<Answer, Problem> {
     .await
 }
 
-/// Runs what waits for disks or computes for long on a thread of its own. Its place is given back when it is done, and not when its client
-/// goes away.
+/// Runs what waits for disks or computes for long on a thread of its own.
 async fn blocking(
     door: Door,
     work: impl FnOnce() -> Result<Answer, Problem> + Send + 'static,
 ) -> Result<Answer, Problem> {
-    let permit = match door {
-        Door::Unix(_) => None,
-        Door::Tcp => TCP.acquire().await.ok(),
-    };
-    let work = move || {
-        let _permit = permit;
-        work()
-    };
-    tokio::task::spawn_blocking(work).await?
+    match door {
+        Door::Unix(_) => tokio::task::spawn_blocking(work).await?,
+        Door::Tcp => tokio::task::spawn_blocking(in_place(&TCP, work).await).await?,
+    }
 }
 
 /// The same for what may have to generate a key.
@@ -358,12 +352,19 @@ async fn generating(
         Door::Unix(_) => &GENERATING,
         Door::Tcp => &TCP_GENERATING,
     };
-    let permit = limit.acquire().await.ok();
-    let work = move || {
-        let _permit = permit;
+    blocking(door, in_place(limit, work).await).await
+}
+
+/// Work that has one of the places that there are. It is given back when the work is done, and not when the client goes away.
+async fn in_place<T>(
+    limit: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl FnOnce() -> T + Send + 'static {
+    let place = limit.acquire().await.ok();
+    move || {
+        let _place = place;
         work()
-    };
-    blocking(door, work).await
+    }
 }
 
 fn identity(encoded: &str) -> Result<Identity, Problem> {

@@ -305,37 +305,38 @@ impl Vault {
 
     /// Whether the secret's slot has been overwritten: the one sign that a key is deleted. One whose slot is missing is not.
     pub(super) fn is_erased(&self, sealed: &Sealed) -> Result<bool, Error> {
-        match self.read(sealed.slot) {
-            Ok(bytes) => Ok(bytes == [0; SLOT_LEN]),
-            Err(Error::SlotsShort { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(self.find(sealed.slot)? == Some([0; SLOT_LEN]))
     }
 
     /// Makes the secret unreadable for ever, on the disk when this returns. One whose slot is missing is unreadable already.
     pub(super) fn erase(&self, sealed: &Sealed) -> Result<(), Error> {
-        match self.read(sealed.slot) {
-            Ok(_) => {
-                self.write(sealed.slot, &[0; SLOT_LEN])?;
-                self.flush()
-            }
-            Err(Error::SlotsShort { .. }) => Ok(()),
-            Err(error) => Err(error),
+        if self.find(sealed.slot)?.is_some() {
+            self.write(sealed.slot, &[0; SLOT_LEN])?;
+            self.flush()?;
         }
+        Ok(())
     }
 
-    fn read(&self, slot: u64) -> Result<[u8; SLOT_LEN], Error> {
+    /// A slot, or nothing where the file is too short for it.
+    fn find(&self, slot: u64) -> Result<Option<[u8; SLOT_LEN]>, Error> {
         let mut bytes = [0; SLOT_LEN];
         let read = self
             .slots
             .read_exact_at(&mut bytes, slot.saturating_mul(SLOT_LEN as u64));
         match read {
-            Ok(()) => Ok(bytes),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Ok(()) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn read(&self, slot: u64) -> Result<[u8; SLOT_LEN], Error> {
+        match self.find(slot)? {
+            Some(bytes) => Ok(bytes),
+            None => {
                 let known = self.count().number(SLOTS)?.max(slot.saturating_add(1));
                 Err(self.short(self.len()?, known))
             }
-            Err(error) => Err(self.failed(error)),
         }
     }
 
