@@ -96,6 +96,16 @@ enum Cloning {
     Fails,
 }
 
+/// When what is written is flushed to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Before it is answered.
+    Now,
+    /// By the caller, with [`flush`], before anybody relies on it. Until then a power cut may take the file's whole content, as it
+    /// may with any file that was written and not flushed; a crash of the program alone takes nothing.
+    Later,
+}
+
 /// Writes edits.
 #[derive(Debug)]
 pub struct Apply {
@@ -123,7 +133,7 @@ impl Apply {
 
     /// Writes `edit` into the file at `place`, which has to be as it was when it was stamped, and answers its new stamp.
     ///
-    /// When this returns, the edit is on the disk. Owner, mode, ACLs and extended attributes stay; hard links elsewhere keep the
+    /// When this returns, the edit is on the disk, unless that was to be later. Owner, mode, ACLs and extended attributes stay; hard links elsewhere keep the
     /// old content; the modification time moves to another second, since caches such as createrepo_c's compare seconds.
     ///
     /// # Errors
@@ -134,6 +144,7 @@ impl Apply {
         stamp: Stamp,
         edit: &Edit,
         update: Update,
+        flush: Flush,
     ) -> Result<Stamp, Error> {
         let splices = match edit {
             Edit::Splices(splices) if splices.new_len(stamp.len()).is_none() => {
@@ -155,21 +166,21 @@ impl Apply {
                 splices.keeps_places(stamp.len()) && splices.changed_len() <= MOST_IN_PLACE
             });
         let Some((redo, splices)) = in_place else {
-            return replace::replace(place, stamp, edit);
+            return replace::replace(place, stamp, edit, flush);
         };
         if self.cloning(stat.st_dev) == Some(Cloning::Fails) {
-            return write_in_place(redo, place, stamp, splices);
+            return write_in_place(redo, place, stamp, splices, flush);
         }
-        match replace::replace_by_clone(place, stamp, splices)? {
+        match replace::replace_by_clone(place, stamp, splices, flush)? {
             ByClone::Done(stamp) => {
                 self.remember(stat.st_dev, Cloning::Works);
                 Ok(stamp)
             }
             ByClone::CannotClone => {
                 self.remember(stat.st_dev, Cloning::Fails);
-                write_in_place(redo, place, stamp, splices)
+                write_in_place(redo, place, stamp, splices, flush)
             }
-            ByClone::NoFileBeside => write_in_place(redo, place, stamp, splices),
+            ByClone::NoFileBeside => write_in_place(redo, place, stamp, splices, flush),
         }
     }
 
@@ -214,12 +225,13 @@ fn write_in_place(
     place: &Place,
     stamp: Stamp,
     splices: &Splices,
+    flush: Flush,
 ) -> Result<Stamp, Error> {
     let original = unchanged(place.open().map_err(Error::io("open the file"))?, stamp)?;
     if loses_by_writing(&original)? {
-        return replace::replace_by_copy(place, stamp, splices);
+        return replace::replace_by_copy(place, stamp, splices, flush);
     }
-    let begun = match redo.begin(&original, splices) {
+    let begun = match redo.begin(&original, splices, flush) {
         Ok(begun) => begun,
         // Without a note, only a copy is safe.
         Err(Error::Redo(reason)) => {
@@ -227,7 +239,7 @@ fn write_in_place(
                 reason,
                 "a file is copied, since it cannot be noted how to repair it"
             );
-            return replace::replace_by_copy(place, stamp, splices);
+            return replace::replace_by_copy(place, stamp, splices, flush);
         }
         Err(error) => return Err(error),
     };
@@ -247,7 +259,7 @@ fn write_in_place(
             return Err(error);
         }
     };
-    match overwrite(&file, stamp, splices) {
+    match overwrite(&file, stamp, splices, flush) {
         Ok(stamp) => {
             redo.end(begun)?;
             step::reached("end");
@@ -297,7 +309,7 @@ fn loses_by_writing(file: &File) -> Result<bool, Error> {
     }
 }
 
-fn overwrite(file: &File, before: Stamp, splices: &Splices) -> Result<Stamp, Error> {
+fn overwrite(file: &File, before: Stamp, splices: &Splices, flush: Flush) -> Result<Stamp, Error> {
     for splice in splices.as_slice() {
         step::write_torn(file, splice);
         file.write_all_at(&splice.new, splice.at)
@@ -308,9 +320,21 @@ fn overwrite(file: &File, before: Stamp, splices: &Splices) -> Result<Stamp, Err
     move_modified_second(file, before)?;
     // Taken now: what anybody else writes while this is made to last has another one.
     let stamp = stamp_of(file)?;
-    rustix::fs::fdatasync(file).map_err(Error::io("make the file last"))?;
-    step::reached("sync");
+    if flush == Flush::Now {
+        rustix::fs::fdatasync(file).map_err(Error::io("make the file last"))?;
+        step::reached("sync");
+    }
     Ok(stamp)
+}
+
+/// Makes a file last to which an edit was written that was to be flushed later.
+///
+/// # Errors
+/// [`Error::Io`]; what of the file is on the disk is not known then.
+pub fn flush(file: &File) -> Result<(), Error> {
+    rustix::fs::fsync(file).map_err(Error::io("make the file last"))?;
+    step::reached("flush");
+    Ok(())
 }
 
 /// Cuts off what an edit that keeps all places leaves behind its end.

@@ -17,7 +17,7 @@ use rustix::{
 use signdrop_watcher::{Writers, writers};
 
 use crate::{
-    apply::{self, Apply, redo::Left},
+    apply::{self, Apply, Flush, redo::Left},
     config::{Action, Drop, Keys},
     format::{self, Format},
     keyring::{Keyring, ProjectKey},
@@ -133,6 +133,30 @@ pub enum Freshness {
     Fresh,
 }
 
+/// What came of a file that a mount holds back.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its outcome.
+    pub settlement: Settlement,
+    /// Why it failed.
+    pub error: Option<Error>,
+    /// The file, where it is not on the disk yet.
+    pub unflushed: Option<File>,
+    /// Whether it may be flushed after its writer has been answered.
+    pub flush: Flush,
+}
+
+impl Finished {
+    fn failed(settlement: Settlement, error: Error) -> Self {
+        Self {
+            settlement,
+            error: Some(error),
+            unflushed: None,
+            flush: Flush::Now,
+        }
+    }
+}
+
 /// Everything that an arrival needs on its way.
 #[derive(Debug)]
 pub struct Way {
@@ -178,7 +202,15 @@ impl Way {
                 return self.keep_failure(&candidate, Stamp::default(), &error);
             }
         };
-        match self.settle_at(&candidate, &place, &stat, why, keys) {
+        let settled = self
+            .settle_at(&candidate, &place, &stat, why, keys, Flush::Now)
+            .and_then(|settlement| {
+                if let Settlement::Settled(record, Freshness::Fresh) = &settlement {
+                    self.records.put(&candidate.path, record)?;
+                }
+                Ok(settlement)
+            });
+        match settled {
             Ok(Settlement::Nothing) => self.forget(&candidate),
             Ok(settlement) => settlement,
             Err(error) => {
@@ -193,22 +225,29 @@ impl Way {
 
     /// Works on a file that a mount holds back: it is at `place` now, and is going to be seen at `relative`.
     ///
-    /// The format is what the content begins as, whatever the name. Answers the error too, where there is one.
+    /// The format is what the content begins as, whatever the name. `is_flushed` says that its writer relies on its being on the
+    /// disk. An outcome is not kept yet, but for failures: see [`Self::last`].
     pub fn finish(
         &self,
         drop: &Drop,
         relative: &Path,
         place: &Place,
         keys: &Keys,
-    ) -> (Settlement, Option<Error>) {
+        is_flushed: bool,
+    ) -> Finished {
+        let open = || place.open().map_err(|errno| Error::Open(errno.into()));
         let read = || {
             let stat = place.stat().map_err(|errno| Error::Open(errno.into()))?;
-            let file = place.open().map_err(|errno| Error::Open(errno.into()))?;
-            Ok((stat, Format::of_content(&file)?))
+            Ok((stat, Format::of_content(&open()?)?))
         };
         let (stat, format) = match read() {
             Ok(read) => read,
-            Err(error) => return (Settlement::Nothing, Some(error)),
+            Err(error) => return Finished::failed(Settlement::Nothing, error),
+        };
+        let flush = match format {
+            Format::Rpm if !is_flushed => Flush::Later,
+            // What a power cut took of a module, nothing in it tells: it would be signed as it is then.
+            Format::Rpm | Format::Kmod => Flush::Now,
         };
         let candidate = Candidate {
             drop,
@@ -217,13 +256,50 @@ impl Way {
             format,
         };
         // Somebody waits for it, so that it is tried again whatever came of it before.
-        match self.settle_at(&candidate, place, &stat, Why::Due, keys) {
-            Ok(settlement) => (settlement, None),
+        let settle = || {
+            let settlement = self.settle_at(&candidate, place, &stat, Why::Due, keys, flush)?;
+            let unflushed = match &settlement {
+                // What was written by nobody but its writer is not on the disk yet, either.
+                Settlement::Settled(record, _) if flush == Flush::Later || !record.is_written() => {
+                    Some(open()?)
+                }
+                _ => None,
+            };
+            Ok((settlement, unflushed))
+        };
+        match settle() {
+            Ok((settlement, unflushed)) => Finished {
+                settlement,
+                error: None,
+                unflushed,
+                flush,
+            },
             Err(error) => {
                 let settlement = self.failed(&candidate, place, Stamp::of(&stat), &error);
-                (settlement, Some(error))
+                Finished::failed(settlement, error)
             }
         }
+    }
+
+    /// Makes a file last that has been finished, and keeps its outcome. Where that fails, so has the artifact.
+    pub fn last(
+        &self,
+        artifact: &Path,
+        unflushed: Option<&File>,
+        record: Record,
+    ) -> (Record, Option<Error>) {
+        let last = || {
+            crate::step::reached("finished");
+            unflushed.map_or(Ok(()), apply::flush)?;
+            Ok(self.records.put(artifact, &record)?)
+        };
+        let Err(error) = last() else {
+            return (record, None);
+        };
+        let mut failure = Record::new(record.stamp, record.policy, Outcome::Failed, reason(&error));
+        failure.lasting = Lasting::MayPass;
+        self.put_failure(artifact, &failure);
+        (failure, Some(error))
     }
 
     /// A file that has been finished is seen now: its new name has changed its stamp, and nothing else.
@@ -265,6 +341,7 @@ impl Way {
         stat: &Stat,
         why: Why,
         keys: &Keys,
+        flush: Flush,
     ) -> Result<Settlement, Error> {
         let stamp = Stamp::of(stat);
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -286,7 +363,7 @@ impl Way {
         }
         if let Some(reason) = not_regular {
             let record = Record::new(stamp, policy, Outcome::Ignored, reason.into());
-            return self.settled(candidate, record);
+            return Ok(Settlement::Settled(record, Freshness::Fresh));
         }
         let file = place.open().map_err(|errno| Error::Open(errno.into()))?;
         if apply::stamp_of(&file)? != stamp {
@@ -300,24 +377,24 @@ impl Way {
         }
         let project = project?;
         let (outcome, stamp, reason) =
-            match self.work(candidate, &project, place, &file, stamp, keys) {
+            match self.work(candidate, &project, (place, &file, stamp), keys, flush) {
                 Ok((outcome, stamp)) => (outcome, stamp, String::new()),
                 Err(Error::Format(error)) if error.is_no_artifact() => {
                     (Outcome::Ignored, stamp, reason(&error))
                 }
                 Err(error) => return Err(error),
             };
-        self.settled(candidate, Record::new(stamp, policy, outcome, reason))
+        let record = Record::new(stamp, policy, outcome, reason);
+        Ok(Settlement::Settled(record, Freshness::Fresh))
     }
 
     fn work(
         &self,
         candidate: &Candidate<'_>,
         project: &Project,
-        place: &Place,
-        file: &File,
-        stamp: Stamp,
+        (place, file, stamp): (&Place, &File, Stamp),
         keys: &Keys,
+        flush: Flush,
     ) -> Result<(Outcome, Stamp), Error> {
         let drop = candidate.drop;
         let needs_key = drop.action == Action::Sign && !drop.create_keys;
@@ -327,7 +404,7 @@ impl Way {
         }
         let digest = drop.digest(candidate.relative);
         let sound = candidate.format.check(file, digest, drop.unpack_limit)?;
-        let apply = |edit| self.apply.apply(place, stamp, &edit, drop.update);
+        let apply = |edit| self.apply.apply(place, stamp, &edit, drop.update, flush);
         match drop.action {
             Action::Unsign => match sound.unsign()? {
                 Some(edit) => Ok((Outcome::Unsigned, apply(edit)?)),
@@ -381,11 +458,6 @@ impl Way {
         Ok(())
     }
 
-    fn settled(&self, candidate: &Candidate<'_>, record: Record) -> Result<Settlement, Error> {
-        self.records.put(&candidate.path, &record)?;
-        Ok(Settlement::Settled(record, Freshness::Fresh))
-    }
-
     /// Keeps a failure of the content that `stamp` was taken of; another content is worked on anew.
     fn failed(
         &self,
@@ -420,10 +492,14 @@ impl Way {
             Some(before) if before.says_the_same(&record) => Freshness::Known,
             Some(_) | None => Freshness::Fresh,
         };
-        if let Err(error) = self.records.put(&candidate.path, &record) {
-            tracing::error!(artifact = %candidate.path.display(), error = reason(&error), "cannot keep the outcome");
-        }
+        self.put_failure(&candidate.path, &record);
         Settlement::Settled(record, freshness)
+    }
+
+    fn put_failure(&self, artifact: &Path, record: &Record) {
+        if let Err(error) = self.records.put(artifact, record) {
+            tracing::error!(artifact = %artifact.display(), error = reason(&error), "cannot keep the outcome");
+        }
     }
 
     /// Drops what is known of a path that is no artifact's any more.

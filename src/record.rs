@@ -124,6 +124,11 @@ impl Record {
         self.stamp == stamp && self.policy == policy
     }
 
+    /// Whether the file was written to.
+    pub fn is_written(&self) -> bool {
+        matches!(self.outcome, Outcome::Signed | Outcome::Unsigned)
+    }
+
     /// Whether another record tells nothing that this one did not.
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.is_of(other.stamp, other.policy)

@@ -20,7 +20,7 @@ use std::{
 
 use common::{daemon::Mounted, run};
 use signdrop::{
-    apply::{Apply, Error, redo::Redo},
+    apply::{Apply, Error, Flush, redo::Redo},
     config::Update,
     edit::Edit,
     place::{Place, Stamp},
@@ -40,24 +40,46 @@ struct Way {
     name: &'static str,
     filesystem: Mounted,
     update: Update,
+    flush: Flush,
     apply: Apply,
     _state: tempfile::TempDir,
 }
 
 impl Way {
-    fn all() -> [Self; 4] {
+    fn all() -> [Self; 6] {
         [
-            ("in place", "ext4", 64, Update::Auto),
-            ("by a copy", "ext4", 64, Update::Replace),
-            ("by a clone on XFS", "xfs", 320, Update::Auto),
-            ("by a clone on btrfs", "btrfs", 256, Update::Auto),
+            ("in place", "ext4", 64, Update::Auto, Flush::Now),
+            (
+                "in place, to be flushed",
+                "ext4",
+                64,
+                Update::Auto,
+                Flush::Later,
+            ),
+            ("by a copy", "ext4", 64, Update::Replace, Flush::Now),
+            (
+                "by a clone on XFS, to be flushed",
+                "xfs",
+                320,
+                Update::Auto,
+                Flush::Later,
+            ),
+            ("by a clone on XFS", "xfs", 320, Update::Auto, Flush::Now),
+            (
+                "by a clone on btrfs",
+                "btrfs",
+                256,
+                Update::Auto,
+                Flush::Now,
+            ),
         ]
-        .map(|(name, kind, megabytes, update)| {
+        .map(|(name, kind, megabytes, update, flush)| {
             let state = tempfile::tempdir().unwrap();
             Self {
                 name,
                 filesystem: Mounted::new(kind, megabytes),
                 update,
+                flush,
                 apply: Apply::new(Redo::open(state.path()).unwrap()),
                 _state: state,
             }
@@ -79,7 +101,8 @@ impl Way {
             thread::sleep(Duration::from_millis(2));
         }
         let (place, stamp) = look(path);
-        self.apply.apply(&place, stamp, edit, self.update)
+        self.apply
+            .apply(&place, stamp, edit, self.update, self.flush)
     }
 }
 
@@ -161,7 +184,12 @@ fn a_file_is_written_in_place_or_replaced_as_was_asked() {
         let before = fs::metadata(&path).unwrap().ino();
         let stamp = way.apply(&path, &edit()).unwrap();
         let is_same_inode = fs::metadata(&path).unwrap().ino() == before;
-        assert_eq!(is_same_inode, way.name == "in place", "{}", way.name);
+        assert_eq!(
+            is_same_inode,
+            way.name.starts_with("in place"),
+            "{}",
+            way.name
+        );
         assert_eq!(stamp, look(&path).1, "{}", way.name);
     }
 }
@@ -338,7 +366,9 @@ fn a_file_that_has_changed_since_it_was_read_stays_as_it_is() {
             fs::write(&newer, NEWER).unwrap();
             let (place, stamp) = look(&path);
             change(&newer, &path);
-            let result = way.apply.apply(&place, stamp, &edit(), way.update);
+            let result = way
+                .apply
+                .apply(&place, stamp, &edit(), way.update, way.flush);
             assert!(
                 matches!(result, Err(Error::Changed)),
                 "{} {name}: {result:?}",
@@ -356,7 +386,11 @@ fn a_file_that_has_changed_since_it_was_read_stays_as_it_is() {
         let path = way.file("file");
         let (place, stamp) = look(&path);
         fs::remove_file(&path).unwrap();
-        assert!(way.apply.apply(&place, stamp, &edit(), way.update).is_err());
+        assert!(
+            way.apply
+                .apply(&place, stamp, &edit(), way.update, way.flush)
+                .is_err()
+        );
         assert_eq!(names(&way.filesystem.path()), [""; 0], "{}", way.name);
     }
 }
@@ -404,7 +438,7 @@ fn a_full_disk_leaves_the_original_and_no_copy() {
     let apply = Apply::without_redo();
     let (place, stamp) = look(&path);
     let error = apply
-        .apply(&place, stamp, &edit(), Update::Replace)
+        .apply(&place, stamp, &edit(), Update::Replace, Flush::Now)
         .unwrap_err();
     let Error::Io { source, .. } = &error else {
         panic!("{error}");

@@ -10,9 +10,11 @@ mod common;
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    os::unix::fs::FileExt as _,
+    os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use common::{
@@ -268,19 +270,72 @@ fn a_store_without_room_loses_no_package_and_the_next_start_signs() {
         "{}",
         mounted.daemon.log()
     );
-    // All that close called signed is, with nobody there.
+    // All that close called signed is, with nobody there; what was not seen yet when the store failed is held back.
+    let mut held = 0;
     for number in 0..written {
-        let path = mounted.below.join(PROJECT).join(format!("{number}.rpm"));
-        assert!(rpmdb.is_signed(&path), "{number}: {}", rpmdb.check(&path).1);
+        let name = format!("{number}.rpm");
+        let path = mounted.below.join(PROJECT).join(&name);
+        if !path.exists() {
+            let path = path.with_file_name(format!(".signdrop-held-{name}~"));
+            assert!(rpmdb.is_signed(&path), "{number}: {}", rpmdb.check(&path).1);
+            held += 1;
+        } else {
+            assert!(rpmdb.is_signed(&path), "{number}: {}", rpmdb.check(&path).1);
+        }
     }
+    assert!(held < written, "none was seen");
     fs::remove_file(&filler).unwrap();
     mounted.daemon.run();
+    for number in 0..written {
+        let path = project.join(format!("{number}.rpm"));
+        until_seen(&path);
+        assert!(rpmdb.is_signed(&path), "{number}: {}", rpmdb.check(&path).1);
+    }
     // The one that failed may have been cut off before its first byte; its writer knows, and comes again.
     let last = project.join(format!("{written}.rpm"));
     succeeds(bounded("cp").arg(&package).arg(&last));
     assert!(rpmdb.is_signed(&last), "{}", rpmdb.check(&last).1);
     let found = names(&project);
     assert_eq!(found.len(), written + 1);
+}
+
+#[test]
+fn a_package_whose_close_was_answered_is_seen_after_a_crash_in_any_moment() {
+    for step in ["finished", "flush"] {
+        let mut mounted = MountDaemon::start("");
+        let (project, rpmdb) = mounted.project();
+        let package = quick_package(&mounted.beside("plain"), "tool", 20_000, rpm::RpmFormat::V4);
+        // The daemon may die before it can answer.
+        let is_answered = (0..20).any(|round| {
+            assert!(mounted.daemon.stop().success());
+            mounted
+                .daemon
+                .environment("SIGNDROP_DIE_AT", &format!("{step}:1"));
+            mounted.daemon.run();
+            let path = project.join(format!("{round}.rpm"));
+            let is_answered = run(bounded("cp").arg(&package).arg(&path)).status.success();
+            assert_eq!(mounted.daemon.wait_exit().signal(), Some(9), "{step}");
+            mounted.daemon.clear_environment();
+            mounted.daemon.run();
+            if is_answered {
+                until_seen(&path);
+                assert!(rpmdb.is_signed(&path), "{step}: {}", rpmdb.check(&path).1);
+            }
+            is_answered
+        });
+        assert!(is_answered, "{step}: no close was answered");
+    }
+}
+
+/// What an earlier run held back is worked on while the mount is used already.
+fn until_seen(path: &Path) {
+    for _ in 0..600 {
+        if fs::File::open(path).is_ok() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{} is not seen", path.display());
 }
 
 #[test]

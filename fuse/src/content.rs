@@ -198,13 +198,17 @@ impl Tree {
             merged(file, at as usize, bytes).map(Some)
         };
         let sync = flags.intersects(OFlags::SYNC | OFlags::DSYNC);
-        self.change(&open, drops_set_id, new_head, |file| {
+        let written = self.change(&open, drops_set_id, new_head, |file| {
             let written = write_at(file, bytes, place(file)?)?;
             if sync {
                 rustix::fs::fdatasync(file)?;
             }
             Ok(written)
-        })
+        });
+        if sync {
+            open.target().node.content().is_flushed = true;
+        }
+        written
     }
 
     pub(crate) fn copy(
@@ -340,11 +344,17 @@ impl Tree {
     }
 
     pub(crate) fn sync(&self, open: u64, only_content: bool) -> Result<(), Errno> {
-        let file = self.file_of(open)?;
+        let open = self.opens.file(open)?;
+        let mut target = open.target();
+        let file = self.file(&open, &mut target)?;
+        let node = target.node.clone();
+        drop(target);
         match only_content {
             true => rustix::fs::fdatasync(&file),
             false => rustix::fs::fsync(&file),
-        }
+        }?;
+        node.content().is_flushed = true;
+        Ok(())
     }
 }
 

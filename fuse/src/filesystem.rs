@@ -27,6 +27,7 @@ use crate::{
     attributes::Changes,
     files::{Close, changes},
     names::{Caller, NewMode, Told},
+    node::Node,
     tree::{DISTRUST, TRUST, Tree, attributes, kind},
 };
 
@@ -57,6 +58,47 @@ impl Requests {
             answer(&self.0);
         }
     }
+
+    /// The same, when what was closed of these files is seen.
+    fn answer_after<A: FnOnce(&Tree) + Send + 'static>(
+        &self,
+        settling: Vec<Arc<Node>>,
+        waits: bool,
+        answer: A,
+    ) {
+        self.answer(waits || !settling.is_empty(), move |tree| {
+            for node in settling {
+                node.wait_until_settled();
+            }
+            answer(tree);
+        });
+    }
+
+    /// The same for what changes an inode's attributes: where its name leads to another one by now, it is stale, and the kernel looks the
+    /// name up once more.
+    fn answer_change<A: FnOnce(&Tree, Result<(), Errno>) + Send + 'static>(
+        &self,
+        number: INodeNo,
+        waits: bool,
+        change: A,
+    ) {
+        let settling = self.0.settling(number.0);
+        self.answer_after(settling.iter().cloned().collect(), waits, move |tree| {
+            let is_current = match settling.is_some_and(|node| node.is_replaced()) {
+                true => Err(Errno::STALE),
+                false => Ok(()),
+            };
+            change(tree, is_current);
+        });
+    }
+
+    /// What was closed in a directory and is not seen yet, for whoever begins to read that.
+    fn settling_at(&self, directory: INodeNo, offset: u64) -> Vec<Arc<Node>> {
+        match offset {
+            0 => self.0.settling_within(directory.0),
+            _ => Vec::new(),
+        }
+    }
 }
 
 fn refusal(errno: Errno) -> fuser::Errno {
@@ -78,11 +120,11 @@ fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
     }
 }
 
-fn entry(reply: ReplyEntry, result: Result<Told, Errno>) {
+fn entry(tree: &Tree, reply: ReplyEntry, result: Result<Told, Errno>) {
     match result {
         Ok(told) => {
             // The name of what is held back may mean something else to the next who asks.
-            let trust = trust(&told);
+            let trust = trust(tree, &told);
             let generation = Generation(told.node.generation);
             reply.entry_with_ttls(&TRUST, &trust, &attributes(&told.stat), generation);
         }
@@ -90,10 +132,11 @@ fn entry(reply: ReplyEntry, result: Result<Told, Errno>) {
     }
 }
 
-fn trust(told: &Told) -> Duration {
+/// How long the kernel may believe that a name leads to a file.
+fn trust(tree: &Tree, told: &Told) -> Duration {
     let has_other_names = told.node.kind == FileType::RegularFile && told.stat.st_nlink > 1;
     // What is written to it is judged by the name that it was looked up by last.
-    match has_other_names || told.node.content().is_held() {
+    match has_other_names || told.node.content().is_held() || tree.has_newer(&told.node) {
         true => DISTRUST,
         false => TRUST,
     }
@@ -132,9 +175,10 @@ impl Filesystem for Requests {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let caller = caller(request);
         let waits = self.0.redirects.is_led(caller.thread) && self.0.waits_for_name(parent.0, name);
+        let settling = self.0.settling_as(parent.0, name);
         let name = name.to_owned();
-        self.answer(waits, move |tree| {
-            entry(reply, tree.look(parent.0, &name, caller));
+        self.answer_after(settling.into_iter().collect(), waits, move |tree| {
+            entry(tree, reply, tree.look(parent.0, &name, caller));
         });
     }
 
@@ -188,8 +232,8 @@ impl Filesystem for Requests {
                 Some(open) => self.0.waits_for_open(open.0),
                 None => self.0.waits_for_file(number.0),
             };
-        self.answer(waits, move |tree| {
-            match tree.change_attributes(number.0, changes, caller) {
+        self.answer_change(number, waits, move |tree, is_current| {
+            match is_current.and_then(|()| tree.change_attributes(number.0, changes, caller)) {
                 Ok(stat) => reply.attr(&TRUST, &attributes(&stat)),
                 Err(errno) => reply.error(refusal(errno)),
             }
@@ -215,6 +259,7 @@ impl Filesystem for Requests {
     ) {
         let mode = NewMode { mode, umask };
         entry(
+            &self.0,
             reply,
             self.0
                 .make_node(parent.0, name, caller(request), mode, rdev),
@@ -232,6 +277,7 @@ impl Filesystem for Requests {
     ) {
         let mode = NewMode { mode, umask };
         entry(
+            &self.0,
             reply,
             self.0.make_directory(parent.0, name, caller(request), mode),
         );
@@ -258,6 +304,7 @@ impl Filesystem for Requests {
         reply: ReplyEntry,
     ) {
         entry(
+            &self.0,
             reply,
             self.0.make_symlink(parent.0, name, caller(request), target),
         );
@@ -277,7 +324,8 @@ impl Filesystem for Requests {
         let waits = self.0.waits_for_name(parent.0, name) || self.0.waits_for_name(to.0, to_name);
         let (from, to) = ((parent.0, name.to_owned()), (to.0, to_name.to_owned()));
         let tree = self.0.clone();
-        self.answer(waits, move |_| {
+        // All of them: it may be a directory that is renamed.
+        self.answer_after(self.0.all_settling(), waits, move |_| {
             let node = match tree.rename((from.0, &from.1), (to.0, &to.1), flags) {
                 Ok(Some(node)) => node,
                 renamed => return empty(reply, renamed.map(|_| ())),
@@ -306,14 +354,16 @@ impl Filesystem for Requests {
     ) {
         let name = name.to_owned();
         self.answer(self.0.waits_for_file(number.0), move |tree| {
-            entry(reply, tree.link(number.0, parent.0, &name));
+            let linked = tree.link(number.0, parent.0, &name);
+            entry(tree, reply, linked);
         });
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (flags, caller) = (open_flags(flags.0), caller(request));
         let waits = changes(flags) && self.0.waits_for_file(number.0);
-        self.answer(waits, move |tree| {
+        let settling = self.0.settling(number.0);
+        self.answer_after(settling.into_iter().collect(), waits, move |tree| {
             let opened = {
                 let register = |file: &std::fs::File| reply.open_backing(file);
                 tree.open_file(number.0, flags, caller, &register)
@@ -429,13 +479,19 @@ impl Filesystem for Requests {
         match self.0.flush(open.0) {
             // Who only waits takes no thread from those who finish.
             Ok(Some(Close { node, awaits: true })) => {
-                self.answer(true, move |tree| empty(reply, tree.finish_closed(&node)));
+                let tree = self.0.clone();
+                self.answer(true, move |_| {
+                    tree.finish_closed(&node, |result| empty(reply, result));
+                });
             }
             Ok(Some(Close { node, .. })) => {
                 let requests = Self(self.0.clone());
                 self.0.closers.hand_over(move || {
                     let waits = node.is_finishing();
-                    requests.answer(waits, move |tree| empty(reply, tree.finish_closed(&node)));
+                    let tree = requests.0.clone();
+                    requests.answer(waits, move |_| {
+                        tree.finish_closed(&node, |result| empty(reply, result));
+                    });
                 });
             }
             Ok(None) => reply.ok(),
@@ -484,88 +540,42 @@ impl Filesystem for Requests {
     fn readdir(
         &self,
         _request: &Request,
-        _number: INodeNo,
+        number: INodeNo,
         open: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let read = self.0.opens.directory(open.0).and_then(|directory| {
-            directory.read(offset, &mut |found| {
-                self.0.is_reserved(&found.name)
-                    || !reply.add(
-                        INodeNo(found.number),
-                        found.next,
-                        kind(found.kind),
-                        &found.name,
-                    )
-            })
+        self.answer_after(self.settling_at(number, offset), false, move |tree| {
+            let read = tree.opens.directory(open.0).and_then(|directory| {
+                directory.read(offset, &mut |found| {
+                    tree.is_reserved(&found.name)
+                        || !reply.add(
+                            INodeNo(found.number),
+                            found.next,
+                            kind(found.kind),
+                            &found.name,
+                        )
+                })
+            });
+            match read {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(refusal(errno)),
+            }
         });
-        match read {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(refusal(errno)),
-        }
     }
 
     fn readdirplus(
         &self,
         request: &Request,
-        _number: INodeNo,
+        number: INodeNo,
         open: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let (mut failed, mut is_empty) = (None, true);
-        let read = self.0.opens.directory(open.0).and_then(|directory| {
-            directory.read(offset, &mut |found| {
-                if self.0.is_reserved(&found.name) {
-                    return true;
-                }
-                let is_dot = found.name == "." || found.name == "..";
-                let told = match is_dot {
-                    true => None,
-                    // One that is gone since is left out.
-                    false => match self.0.look(directory.number, &found.name, caller(request)) {
-                        Ok(told) => Some(told),
-                        Err(Errno::NOENT | Errno::STALE | Errno::XDEV) => return true,
-                        Err(errno) => {
-                            failed = Some(errno);
-                            return false;
-                        }
-                    },
-                };
-                let (generation, attributes, trust) = match &told {
-                    Some(told) => (
-                        Generation(told.node.generation),
-                        attributes(&told.stat),
-                        trust(told),
-                    ),
-                    None => (
-                        Generation(0),
-                        crate::tree::bare(found.number, found.kind),
-                        DISTRUST,
-                    ),
-                };
-                let full = reply.add(
-                    attributes.ino,
-                    found.next,
-                    &found.name,
-                    &trust,
-                    &attributes,
-                    generation,
-                );
-                if full && let Some(told) = &told {
-                    self.0.nodes.forget(told.node.number, 1);
-                }
-                is_empty &= full;
-                !full
-            })
+        let caller = caller(request);
+        self.answer_after(self.settling_at(number, offset), false, move |tree| {
+            read_with_attributes(tree, open, offset, caller, reply);
         });
-        match (read, failed.filter(|_| is_empty)) {
-            (Ok(()), Some(errno)) => reply.error(refusal(errno)),
-            // What has failed is met again by the next request.
-            (Ok(()), None) => reply.ok(),
-            (Err(errno), _) => reply.error(refusal(errno)),
-        }
     }
 
     fn releasedir(
@@ -583,16 +593,18 @@ impl Filesystem for Requests {
     fn fsyncdir(
         &self,
         _request: &Request,
-        _number: INodeNo,
+        number: INodeNo,
         open: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let synced = self.0.opens.directory(open.0);
-        empty(
-            reply,
-            synced.and_then(|directory| rustix::fs::fsync(&directory.file)),
-        );
+        self.answer_after(self.0.settling_within(number.0), false, move |tree| {
+            let synced = tree.opens.directory(open.0);
+            empty(
+                reply,
+                synced.and_then(|directory| rustix::fs::fsync(&directory.file)),
+            );
+        });
     }
 
     fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
@@ -621,7 +633,11 @@ impl Filesystem for Requests {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.0.set_attribute(number.0, name, value, flags));
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.answer_change(number, false, move |tree, is_current| {
+            let set = || tree.set_attribute(number.0, &name, &value, flags);
+            empty(reply, is_current.and_then(|()| set()));
+        });
     }
 
     fn getxattr(
@@ -644,7 +660,11 @@ impl Filesystem for Requests {
     }
 
     fn removexattr(&self, _request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.0.remove_attribute(number.0, name));
+        let name = name.to_owned();
+        self.answer_change(number, false, move |tree, is_current| {
+            let remove = || tree.remove_attribute(number.0, &name);
+            empty(reply, is_current.and_then(|()| remove()));
+        });
     }
 
     fn fallocate(
@@ -702,6 +722,68 @@ impl Filesystem for Requests {
                 Err(errno) => reply.error(refusal(errno)),
             }
         });
+    }
+}
+
+/// Tells the names in a directory, and what they mean.
+fn read_with_attributes(
+    tree: &Tree,
+    open: FileHandle,
+    offset: u64,
+    caller: Caller,
+    mut reply: ReplyDirectoryPlus,
+) {
+    let (mut failed, mut is_empty) = (None, true);
+    let read = tree.opens.directory(open.0).and_then(|directory| {
+        directory.read(offset, &mut |found| {
+            if tree.is_reserved(&found.name) {
+                return true;
+            }
+            let is_dot = found.name == "." || found.name == "..";
+            let told = match is_dot {
+                true => None,
+                // One that is gone since is left out.
+                false => match tree.look(directory.number, &found.name, caller) {
+                    Ok(told) => Some(told),
+                    Err(Errno::NOENT | Errno::STALE | Errno::XDEV) => return true,
+                    Err(errno) => {
+                        failed = Some(errno);
+                        return false;
+                    }
+                },
+            };
+            let (generation, attributes, trust) = match &told {
+                Some(told) => (
+                    Generation(told.node.generation),
+                    attributes(&told.stat),
+                    trust(tree, told),
+                ),
+                None => (
+                    Generation(0),
+                    crate::tree::bare(found.number, found.kind),
+                    DISTRUST,
+                ),
+            };
+            let full = reply.add(
+                attributes.ino,
+                found.next,
+                &found.name,
+                &trust,
+                &attributes,
+                generation,
+            );
+            if full && let Some(told) = &told {
+                tree.nodes.forget(told.node.number, 1);
+            }
+            is_empty &= full;
+            !full
+        })
+    });
+    match (read, failed.filter(|_| is_empty)) {
+        (Ok(()), Some(errno)) => reply.error(refusal(errno)),
+        // What has failed is met again by the next request.
+        (Ok(()), None) => reply.ok(),
+        (Err(errno), _) => reply.error(refusal(errno)),
     }
 }
 

@@ -5,25 +5,22 @@ use std::{
     ffi::OsStr,
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-use fuser::INodeNo;
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, XattrFlags},
     io::Errno,
 };
 
 use crate::{
-    Held, copy,
+    copy,
     file_id::FileId,
     node::{Content, Name, Node, Phase, Place, State, Writing},
     open::{OpenFile, Target},
     redirects::{PATIENCE, Start},
-    tree::{Found, Tree, head, held_name, is_same_inode, magic_link, remove},
+    tree::{Found, Tree, held_name, is_same_inode, magic_link, remove},
 };
 
 /// The files that are held back, by the names that they get.
@@ -47,6 +44,10 @@ impl Index {
         index.get(&(directory, name.to_owned())).cloned()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// What is held back in a directory.
     pub(crate) fn within(&self, directory: u64) -> Vec<Arc<Node>> {
         let index = self.lock();
@@ -65,14 +66,14 @@ impl Index {
 }
 
 impl Tree {
-    fn enter(&self, node: &Arc<Node>) {
+    pub(crate) fn enter(&self, node: &Arc<Node>) {
         let place = node.place();
         self.nodes.pin(node.number);
         self.nodes.pin(place.0);
         self.index.lock().insert(place, node.clone());
     }
 
-    fn leave(&self, node: &Node) {
+    pub(crate) fn leave(&self, node: &Node) {
         let place = node.place();
         let mut index = self.index.lock();
         // Another one may have come to be held back for that name.
@@ -458,242 +459,6 @@ impl Tree {
         };
         Ok(())
     }
-
-    /// Has the hook finish a file, and shows it. Returns when it is seen, or why not.
-    pub(crate) fn finish(&self, node: &Arc<Node>) -> Result<(), Errno> {
-        if let Some((parent, name)) = self.finish_untold(node)? {
-            self.tell_renamed(parent, &name);
-        }
-        Ok(())
-    }
-
-    /// The same for one of which a copy of a descriptor is closed. Where another close had it finished meanwhile, both are told the same.
-    pub(crate) fn finish_closed(&self, node: &Arc<Node>) -> Result<(), Errno> {
-        let refusal = self.refusal(node, &node.content_at_rest());
-        refusal.map_or_else(|| self.finish(node), Err)
-    }
-
-    /// Why the hook has refused what was written last.
-    pub(crate) fn refusal(&self, node: &Node, content: &Content) -> Option<Errno> {
-        let is_refused = || match content.state {
-            State::Held(Phase::Refused) => true,
-            State::Replaced => self.left_of(node, content).is_some(),
-            _ => false,
-        };
-        content.refused.filter(|_| !content.dirty && is_refused())
-    }
-
-    /// What the hook had put in a file's place before it failed, as long as that is held back there.
-    fn left_of(&self, node: &Node, content: &Content) -> Option<Arc<Node>> {
-        let (parent, name) = node.place();
-        let held = self.index.find(parent, &name)?;
-        (content.successor.as_ref() == Some(&held.id)).then_some(held)
-    }
-
-    /// The same for a file that is being renamed. Where the hook refuses it, it has its old name again.
-    ///
-    /// The kernel waits for an answer about the directories meanwhile, so it has to be told afterwards.
-    pub(crate) fn finish_renamed(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
-        let result = self.finish_untold(node);
-        if result.is_err()
-            && let Err(errno) = self.put_back(node, from)
-        {
-            // It is held back, as what a writer has closed is.
-            return Err(errno);
-        }
-        result.map(|_| ())
-    }
-
-    fn put_back(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
-        let (parent, name) = node.place();
-        let left = self.left_of(node, &node.content_at_rest());
-        if let Some(left) = left {
-            self.put_back(&left, from.clone())?;
-            node.set_place(from);
-            return Ok(());
-        }
-        let mut content = node.content_at_rest();
-        if content.state != State::Held(Phase::Refused) {
-            return Ok(());
-        }
-        let (held, directory) = (held_name(&name), self.directory(parent)?);
-        rename_over_nothing(&directory, &held, &self.directory(from.0)?, &from.1)?;
-        content.state = State::Plain;
-        content.epoch += 1;
-        self.leave(node);
-        node.set_place(from);
-        drop(content);
-        if let Some(path) = self.path_of(parent, &name) {
-            self.hook.moved(&path, None);
-        }
-        Ok(())
-    }
-
-    /// Answers where the file is seen now, if that has changed.
-    fn finish_untold(&self, node: &Arc<Node>) -> Result<Option<Place>, Errno> {
-        let mut content = node.content_at_rest();
-        let State::Held(_) = content.state else {
-            return Ok(None);
-        };
-        // Somebody has opened it for writing since it was decided to finish it: his close finishes it.
-        if !content.is_last(0) {
-            return Ok(None);
-        }
-        let before = content.state;
-        let unmark = || unmark_half(self.reach(node)?.as_fd());
-        if let Err(errno) = content.failed.map_or_else(unmark, Err) {
-            content.state = State::Held(Phase::Refused);
-            return Err(errno);
-        }
-        content.state = State::Held(Phase::Finishing);
-        content.dirty = false;
-        content.epoch += 1;
-        let writers: Vec<u64> = content.writers.keys().copied().collect();
-        drop(content);
-        for open in writers
-            .into_iter()
-            .filter_map(|open| self.opens.file(open).ok())
-        {
-            open.target().file = None;
-        }
-        let (parent, name) = node.place();
-        let result = self.finish_at(node, parent, &name);
-        let left = match result {
-            Err(errno) => self.left_by_hook(node, errno),
-            Ok(_) => None,
-        };
-        let mut content = node.content();
-        content.epoch += 1;
-        content.telling += 1;
-        content.refused = result.as_ref().err().copied();
-        match &result {
-            Ok(shown) => {
-                content.state = shown.state;
-                content.successor.clone_from(&shown.successor);
-                self.leave(node);
-            }
-            Err(_) => match left {
-                Some(left) => {
-                    content.state = State::Replaced;
-                    content.successor = Some(left.id.clone());
-                    self.leave(node);
-                    self.enter(&left);
-                    self.nodes.forget(left.number, 1);
-                }
-                None => content.state = State::Held(Phase::Refused),
-            },
-        }
-        drop(content);
-        node.tell_finished();
-        // While nobody reads it: what the kernel knows of its length and content is that of before. It waits for pages that it is
-        // asking for just now, so that nobody who could answer that may be waiting for this.
-        self.tell_content(node.number);
-        node.content().telling -= 1;
-        let Ok(shown) = &result else {
-            return result.map(|_| None);
-        };
-        match (shown.state, before, &shown.path) {
-            (State::Seen | State::Replaced, _, Some(path)) => self.hook.seen(path),
-            (_, State::Held(Phase::Refused), Some(path)) => self.hook.moved(path, None),
-            _ => {}
-        }
-        Ok(Some((parent, name)))
-    }
-
-    /// The file that the hook has put in another's place before it failed, which is held back from here on.
-    fn left_by_hook(&self, node: &Node, refused: Errno) -> Option<Arc<Node>> {
-        let place = node.place();
-        let directory = self.directory(place.0).ok()?;
-        let found = self.find(&directory, &held_name(&place.1)).ok()?;
-        let left = self.look_up(&found, place).ok()?;
-        if left.number == node.number {
-            self.nodes.forget(left.number, 1);
-            return None;
-        }
-        let mut content = left.content();
-        content.state = State::Held(Phase::Refused);
-        content.refused = Some(refused);
-        drop(content);
-        Some(left)
-    }
-
-    fn finish_at(&self, node: &Node, parent: u64, name: &OsStr) -> Result<Shown, Errno> {
-        let directory = self.directory(parent)?;
-        let path = self.path_of(parent, name);
-        let held = held_name(name);
-        let found = self.find(&directory, &held)?;
-        let file = self.open_content(node, OFlags::RDONLY)?;
-        if !is_same_inode(&found.stat, &rustix::fs::fstat(&file)?) {
-            return Err(Errno::STALE);
-        }
-        let head = head(&file)?;
-        let mut successor = None;
-        // It may have been overwritten by something else meanwhile.
-        let state = if self.concerns(path.as_deref(), &head) {
-            let Some(path) = &path else {
-                return Err(Errno::STALE);
-            };
-            let file = Held {
-                path,
-                directory: directory.as_fd(),
-                name: &held,
-            };
-            // A panic of the hook must end as any other failure does.
-            let result = catch_unwind(AssertUnwindSafe(|| self.hook.finish(&file)));
-            // The hook may have put another file in its place.
-            let before = found.stat;
-            self.keep(Some(found), (parent, &held));
-            result.unwrap_or(Err(Errno::IO))?;
-            let found = self.find(&directory, &held)?;
-            if is_same_inode(&found.stat, &before) {
-                State::Seen
-            } else {
-                successor = Some(FileId::of(&found.file)?);
-                State::Replaced
-            }
-        } else {
-            State::Plain
-        };
-        let doomed = self.find(&directory, name).ok();
-        if doomed.is_some() {
-            // Whoever was to write it has ended before its first bytes.
-            if state == State::Plain && !has_begun(&head) {
-                return Err(Errno::IO);
-            }
-            // The old one must not be replaced by what is not on the disk.
-            rustix::fs::fdatasync(&file)?;
-        }
-        rustix::fs::renameat(&directory, &held, &directory, name)?;
-        self.keep(doomed, (parent, name));
-        Ok(Shown {
-            state,
-            path,
-            successor,
-        })
-    }
-
-    /// Makes the kernel forget which inode a name leads to. Not to be called with anything locked, nor while the kernel waits
-    /// for an answer about the directory.
-    pub(crate) fn tell_renamed(&self, parent: u64, name: &OsStr) {
-        if let Some(notifier) = self.notifier.get() {
-            // The kernel has forgotten it by itself where this fails.
-            let _ = notifier.inval_entry(INodeNo(parent), name);
-        }
-    }
-
-    /// Makes the kernel forget what it knows of an inode alone, which it does whatever it has locked itself.
-    fn tell_content(&self, number: u64) {
-        if let Some(notifier) = self.notifier.get() {
-            let _ = notifier.inval_inode(INodeNo(number), 0, 0);
-        }
-    }
-}
-
-/// What has come to be seen.
-struct Shown {
-    state: State,
-    path: Option<PathBuf>,
-    successor: Option<FileId>,
 }
 
 /// The extended attribute of what begins with old content, until its writers have closed it. Nobody but an administrator sees
@@ -709,7 +474,7 @@ fn mark_half(file: &File) -> Result<(), Errno> {
     }
 }
 
-fn unmark_half(file: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn unmark_half(file: BorrowedFd<'_>) -> Result<(), Errno> {
     match rustix::fs::removexattr(magic_link(file), HALF) {
         Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
         Err(errno) => Err(errno),
@@ -725,11 +490,11 @@ fn is_half(file: BorrowedFd<'_>) -> Result<bool, Errno> {
 }
 
 /// Whether anything has been written where a file's first bytes are.
-fn has_begun(head: &[u8]) -> bool {
+pub(crate) fn has_begun(head: &[u8]) -> bool {
     head.iter().any(|byte| *byte != 0)
 }
 
-fn rename_over_nothing(
+pub(crate) fn rename_over_nothing(
     from: &OwnedFd,
     name: &OsStr,
     to: &OwnedFd,

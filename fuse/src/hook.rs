@@ -21,11 +21,12 @@ pub trait Hook: Send + Sync + 'static {
 
     /// Finishes a file whose writers have closed it. Nobody can open or change it through the mount meanwhile.
     ///
-    /// The file may be changed, or be replaced under its present name.
+    /// The file may be changed, or be replaced under its present name. Where that is not on the disk yet, what makes it last is
+    /// answered: it is done before anybody sees the file, but perhaps after `close` was answered.
     ///
     /// # Errors
     /// What `close` is to answer. The file then stays held back.
-    fn finish(&self, held: &Held<'_>) -> Result<(), Errno>;
+    fn finish(&self, held: &Held<'_>) -> Result<Option<Last>, Errno>;
 
     /// Whether a name is one that the hook itself gives for a while to a file beside the one that it finishes. Such names are
     /// the mount's own: nobody sees or makes them.
@@ -49,6 +50,9 @@ pub trait Hook: Send + Sync + 'static {
     fn is_same_below(&self, from: &Path, to: &Path) -> bool;
 }
 
+/// Makes what was finished last. Where it fails, the file stays held back.
+pub type Last = Box<dyn FnOnce() -> Result<(), Errno> + Send>;
+
 /// A file that is held back.
 #[derive(Debug)]
 pub struct Held<'a> {
@@ -58,4 +62,6 @@ pub struct Held<'a> {
     pub directory: BorrowedFd<'a>,
     /// Its name there for now.
     pub name: &'a OsStr,
+    /// Whether a writer may rely on what he has written being on the disk, as after fsync(2).
+    pub is_flushed: bool,
 }

@@ -18,6 +18,7 @@ mod error;
 mod file_id;
 mod files;
 mod filesystem;
+mod finishing;
 mod held;
 mod hook;
 mod mount;
@@ -29,6 +30,6 @@ mod renames;
 mod tree;
 
 pub use error::Error;
-pub use hook::{HEAD, Held, Hook};
+pub use hook::{HEAD, Held, Hook, Last};
 pub use mount::{HeldBack, Mount, Progress, Reading, Unreadable};
 pub use rustix::io::Errno;

@@ -121,6 +121,7 @@ impl Mount {
         config.clone_fd = true;
         tree.closers.start("closer", closers).map_err(failed)?;
         tree.renamers.start("renamer", RENAMERS).map_err(failed)?;
+        tree.flushers.start("flusher", closers).map_err(failed)?;
         let session = Session::new(Requests(tree.clone()), at, &config).map_err(failed)?;
         // Set once, here.
         let _ = tree.notifier.set(session.notifier());
@@ -251,6 +252,7 @@ impl Mount {
         // These hand over to those.
         self.tree.renamers.end();
         self.tree.closers.end();
+        self.tree.flushers.end();
     }
 }
 

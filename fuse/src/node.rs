@@ -70,6 +70,10 @@ pub(crate) struct Content {
     pub(crate) telling: usize,
     /// What the hook has put in its place.
     pub(crate) successor: Option<FileId>,
+    /// Whether a writer may rely on its being on the disk.
+    pub(crate) is_flushed: bool,
+    /// Whether its writers were answered that it is finished, though it is not seen yet: who looks for it waits for that.
+    pub(crate) is_settling: bool,
 }
 
 /// Whether a file is seen.
@@ -161,9 +165,22 @@ impl Node {
         self.content().state == State::Held(Phase::Finishing)
     }
 
-    /// Tells those that wait that the hook has ended.
+    /// Whether the hook has put another file in its place.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.content().state == State::Replaced
+    }
+
+    /// Tells those that wait that the hook has ended, or that the file is settled.
     pub(crate) fn tell_finished(&self) {
         self.finished.notify_all();
+    }
+
+    /// Waits until what its writers have closed is seen, or is not going to be.
+    pub(crate) fn wait_until_settled(&self) {
+        let settled = self
+            .finished
+            .wait_while(self.content(), |content| content.is_settling);
+        drop(settled.unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -51,6 +51,9 @@ pub(crate) struct Tree {
     pub(crate) redirects: Redirects,
     pub(crate) hook: Arc<dyn Hook>,
     pub(crate) closers: Closers,
+    /// Make files last whose closes are answered. Whoever waits for such a file may have the kernel keep its directory locked, so these
+    /// never wait for the kernel, either.
+    pub(crate) flushers: Closers,
     /// Finish what is being renamed. The kernel keeps both directories locked meanwhile, so that closers may have to wait for
     /// that to tell it of changes; these never wait for the kernel.
     pub(crate) renamers: Closers,
@@ -60,6 +63,8 @@ pub(crate) struct Tree {
     /// Shared by those who open a file that is not held back because of its path. Whoever renames a directory to where that is
     /// otherwise has it alone, so that no such file comes along unseen.
     pub(crate) passing: RwLock<()>,
+    /// How many files are settling.
+    pub(crate) settling: AtomicUsize,
 }
 
 impl std::fmt::Debug for Tree {
@@ -114,9 +119,11 @@ impl Tree {
             hook,
             closers: Closers::default(),
             renamers: Closers::default(),
+            flushers: Closers::default(),
             notifier: OnceLock::new(),
             passes: AtomicBool::new(false),
             passing: RwLock::default(),
+            settling: AtomicUsize::new(0),
         })
     }
 

@@ -12,7 +12,7 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, stamp_of};
+use super::{Error, Flush, stamp_of};
 use crate::{edit::Splices, flushes::Flushes, place::Place, record::now};
 
 /// Bytes of a slot: old and new bytes of the largest edit that is made in place, and some more.
@@ -130,8 +130,13 @@ impl Redo {
         })
     }
 
-    /// Notes an edit that is about to be written in place. When this returns, the note is on the disk.
-    pub(super) fn begin(&self, file: &File, splices: &Splices) -> Result<Begun, Error> {
+    /// Notes an edit that is about to be written in place. When this returns, the note is on the disk, if the edit is to be so too.
+    pub(super) fn begin(
+        &self,
+        file: &File,
+        splices: &Splices,
+        flush: Flush,
+    ) -> Result<Begun, Error> {
         let stamp = stamp_of(file)?;
         let mut stretches = Vec::new();
         for splice in splices.as_slice() {
@@ -160,7 +165,10 @@ impl Redo {
         let written = self.file.write_all_at(&bytes, slot * SLOT);
         let flushed = written
             .map_err(|error| error.to_string())
-            .and_then(|()| self.flushes.join(|| self.file.sync_data()));
+            .and_then(|()| match flush {
+                Flush::Now => self.flushes.join(|| self.file.sync_data()),
+                Flush::Later => Ok(()),
+            });
         match flushed {
             Ok(()) => Ok(begun),
             Err(reason) => {
@@ -538,7 +546,7 @@ mod tests {
         let Edit::Splices(splices) = edit else {
             unreachable!("it is no rewrite")
         };
-        redo.leave(redo.begin(file.as_file(), &splices).unwrap());
+        redo.leave(redo.begin(file.as_file(), &splices, Flush::Now).unwrap());
         file.as_file().set_len(0).unwrap();
         file.as_file().write_all_at(second, 0).unwrap();
         let place = Place::of_path(file.path()).unwrap();
@@ -586,7 +594,7 @@ mod tests {
             let Edit::Splices(splices) = Edit::replace(0, 0, vec![1; 9000]) else {
                 unreachable!("it is no rewrite")
             };
-            redo.begin(&file, &splices).unwrap()
+            redo.begin(&file, &splices, Flush::Now).unwrap()
         };
         let log = OpenOptions::new()
             .write(true)

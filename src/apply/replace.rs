@@ -15,7 +15,7 @@ use rustix::{
 
 use signdrop_watcher::{Writers, writers};
 
-use super::{Error, is_unsupported, move_modified_second, set_len, stamp_of, unchanged};
+use super::{Error, Flush, is_unsupported, move_modified_second, set_len, stamp_of, unchanged};
 use crate::{
     edit::{Edit, Splices},
     place::{Place, Stamp},
@@ -33,9 +33,14 @@ pub(crate) fn is_temporary(name: &[u8]) -> bool {
 }
 
 /// Replaces the file by an edited copy.
-pub(super) fn replace(place: &Place, stamp: Stamp, edit: &Edit) -> Result<Stamp, Error> {
+pub(super) fn replace(
+    place: &Place,
+    stamp: Stamp,
+    edit: &Edit,
+    flush: Flush,
+) -> Result<Stamp, Error> {
     match edit {
-        Edit::Splices(splices) => replace_by_copy(place, stamp, splices),
+        Edit::Splices(splices) => replace_by_copy(place, stamp, splices, flush),
         Edit::Rewrite(content) => {
             let original = open(place, stamp)?;
             let copy = Temporary::create(place)?;
@@ -44,7 +49,7 @@ pub(super) fn replace(place: &Place, stamp: Stamp, edit: &Edit) -> Result<Stamp,
                 .map_err(Error::io("look at the new content"))?
                 .len();
             copy.copy(content, 0, 0, len)?;
-            copy.take_over(&original, stamp)
+            copy.take_over(&original, stamp, flush)
         }
     }
 }
@@ -54,6 +59,7 @@ pub(super) fn replace_by_copy(
     place: &Place,
     stamp: Stamp,
     splices: &Splices,
+    flush: Flush,
 ) -> Result<Stamp, Error> {
     let original = open(place, stamp)?;
     let copy = Temporary::create(place)?;
@@ -62,7 +68,7 @@ pub(super) fn replace_by_copy(
     } else {
         copy.fill(&original, stamp.len(), splices)?;
     }
-    copy.take_over(&original, stamp)
+    copy.take_over(&original, stamp, flush)
 }
 
 fn open(place: &Place, stamp: Stamp) -> Result<File, Error> {
@@ -85,6 +91,7 @@ pub(super) fn replace_by_clone(
     place: &Place,
     stamp: Stamp,
     splices: &Splices,
+    flush: Flush,
 ) -> Result<ByClone, Error> {
     let original = open(place, stamp)?;
     let copy = match Temporary::create(place) {
@@ -97,7 +104,7 @@ pub(super) fn replace_by_clone(
         return Ok(ByClone::CannotClone);
     }
     copy.overwrite(stamp, splices)?;
-    copy.take_over(&original, stamp).map(ByClone::Done)
+    copy.take_over(&original, stamp, flush).map(ByClone::Done)
 }
 
 /// A new file beside the one that is to be replaced; its name goes when it is dropped.
@@ -241,18 +248,22 @@ impl<'a> Temporary<'a> {
     }
 
     /// Puts the copy into the original's place, with everything that belongs to the original but its content.
-    fn take_over(self, original: &File, stamp: Stamp) -> Result<Stamp, Error> {
+    fn take_over(self, original: &File, stamp: Stamp, flush: Flush) -> Result<Stamp, Error> {
         copy_attributes(original, &self.file)?;
         move_modified_second(&self.file, stamp)?;
-        rustix::fs::fsync(&self.file).map_err(Error::io("make the copy last"))?;
+        if flush == Flush::Now {
+            rustix::fs::fsync(&self.file).map_err(Error::io("make the copy last"))?;
+        }
         step::reached("fill");
         self.exchange(original, stamp)?;
         step::reached("exchange");
         // Taken now: what anybody else writes while this is made to last has another one.
         let stamp = stamp_of(&self.file)?;
-        self.place
-            .sync_directory()
-            .map_err(Error::io("make the copy's name last"))?;
+        if flush == Flush::Now {
+            self.place
+                .sync_directory()
+                .map_err(Error::io("make the copy's name last"))?;
+        }
         Ok(stamp)
     }
 

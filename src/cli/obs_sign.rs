@@ -379,6 +379,7 @@ impl Work<'_> {
                 stamp,
                 &Edit::Rewrite(new),
                 crate::config::Update::Replace,
+                crate::apply::Flush::Now,
             )
             .map(|_| ())
             .map_err(|error| reason(&error))

@@ -18,7 +18,7 @@ use super::{
     terminal::shown,
 };
 use crate::{
-    apply::{self, Apply},
+    apply::{self, Apply, Flush},
     arrival::reason,
     config::{self, Config, Update},
     digest::Digest,
@@ -152,7 +152,7 @@ impl Opened {
     /// A text that says why it did not reach the disk.
     pub(super) fn apply(&self, apply: &Apply, edit: &Edit) -> Result<(), String> {
         apply
-            .apply(&self.place, self.stamp, edit, Update::Replace)
+            .apply(&self.place, self.stamp, edit, Update::Replace, Flush::Now)
             .map(|_| ())
             .map_err(|error| reason(&error))
     }

@@ -12,12 +12,12 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use signdrop_fuse::{Errno, Held, Hook, Mount, Progress, Reading};
+use signdrop_fuse::{Errno, Held, Hook, Last, Mount, Progress, Reading};
 
 use super::{Daemon, watches, workers};
 use crate::{
-    apply::replace::is_temporary,
-    arrival::{Freshness, Settlement},
+    apply::{Flush, replace::is_temporary},
+    arrival::{Finished, Freshness, Settlement},
     config::{self, Drop},
     format::Format,
     place::Place,
@@ -236,36 +236,48 @@ impl Hook for Finisher {
         })
     }
 
-    fn finish(&self, held: &Held<'_>) -> Result<(), Errno> {
+    fn finish(&self, held: &Held<'_>) -> Result<Option<Last>, Errno> {
         let finish = |daemon: &Daemon, config: &config::Config, drop: &Drop| {
             let begun = Instant::now();
             let place =
                 Place::within(held.directory, held.name).map_err(|error| errno_of(&error))?;
+            let (root, artifact) = (drop.root.clone(), drop.root.join(held.path));
             for _ in 0..LOOKS {
-                let (settlement, error) = daemon.way.finish(drop, held.path, &place, &config.keys);
+                let way = &daemon.way;
+                let Finished {
+                    settlement,
+                    error,
+                    unflushed,
+                    flush,
+                } = way.finish(drop, held.path, &place, &config.keys, held.is_flushed);
+                let failed = || Err(error.as_ref().map_or(Errno::IO, |error| errno_of(error)));
                 match settlement {
-                    Settlement::Settled(record, freshness) => {
+                    Settlement::Settled(record, freshness) if record.outcome == Outcome::Failed => {
                         if freshness == Freshness::Fresh {
-                            let artifact = drop.root.join(held.path);
-                            workers::tell(daemon, &drop.root, &artifact, begun, &record);
+                            workers::tell(daemon, &root, &artifact, begun, &record);
                         }
-                        return match (record.outcome, error) {
-                            (Outcome::Failed, Some(error)) => Err(errno_of(&error)),
-                            (Outcome::Failed, None) => Err(Errno::IO),
-                            (Outcome::Signed | Outcome::Unsigned, _) => Ok(()),
-                            // What was written by nobody but its writer is not on the disk yet.
-                            (Outcome::Unchanged | Outcome::Ignored, _) => {
-                                rustix::fs::fdatasync(place.open()?)
+                        return failed();
+                    }
+                    Settlement::Settled(record, freshness) => {
+                        let daemon = self.daemon.clone();
+                        let last: Last = Box::new(move || {
+                            let daemon = daemon.upgrade().ok_or(Errno::IO)?;
+                            let (record, error) =
+                                daemon.way.last(&artifact, unflushed.as_ref(), record);
+                            if freshness == Freshness::Fresh || error.is_some() {
+                                workers::tell(&daemon, &root, &artifact, begun, &record);
                             }
+                            error.map_or(Ok(()), |error| Err(errno_of(&error)))
+                        });
+                        return match flush {
+                            Flush::Later => Ok(Some(last)),
+                            Flush::Now => last().map(|()| None),
                         };
                     }
                     Settlement::BeingWritten | Settlement::Again => thread::sleep(LATER),
-                    Settlement::Nothing => {
-                        return Err(error.map_or(Errno::IO, |error| errno_of(&error)));
-                    }
+                    Settlement::Nothing => return failed(),
                 }
             }
-            let artifact = drop.root.join(held.path);
             tracing::warn!(
                 ?artifact,
                 "it goes on changing below the mount, and is held back"

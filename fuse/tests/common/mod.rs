@@ -30,7 +30,7 @@ use std::{
 };
 
 use rustix::fs::{Mode, OFlags};
-use signdrop_fuse::{Errno, Held, Hook, Mount};
+use signdrop_fuse::{Errno, Held, Hook, Last, Mount};
 
 /// How long anything may take that has to happen; generous, since machines are slow at times, and no measure of speed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -236,8 +236,30 @@ pub struct Seal {
     pub delay: Mutex<Duration>,
     /// Each call waits for it.
     pub gate: RwLock<()>,
+    /// What makes letters last, where that takes its time: none of them that is flushed already.
+    pub disk: Mutex<Option<Arc<Disk>>>,
     pub seen: Mutex<Vec<PathBuf>>,
     pub moved: Mutex<Vec<(PathBuf, Option<PathBuf>)>>,
+}
+
+/// A disk that takes its time.
+#[derive(Debug, Default)]
+pub struct Disk {
+    /// Each flush waits for it.
+    pub gate: RwLock<()>,
+    pub fails: AtomicBool,
+    pub flushes: AtomicU32,
+}
+
+impl Disk {
+    fn flush(&self) -> Result<(), Errno> {
+        drop(self.gate.read().unwrap());
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        match self.fails.load(Ordering::SeqCst) {
+            true => Err(Errno::IO),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Hook for Seal {
@@ -252,7 +274,50 @@ impl Hook for Seal {
         is_letter(head) && !is_draft
     }
 
-    fn finish(&self, held: &Held<'_>) -> Result<(), Errno> {
+    fn finish(&self, held: &Held<'_>) -> Result<Option<Last>, Errno> {
+        self.seal(held)?;
+        let Some(disk) = self.disk.lock().unwrap().clone() else {
+            return Ok(None);
+        };
+        match held.is_flushed {
+            true => disk.flush().map(|()| None),
+            false => Ok(Some(Box::new(move || disk.flush()))),
+        }
+    }
+
+    fn makes(&self, name: &std::ffi::OsStr) -> bool {
+        name == ".signdrop-copy.tmp"
+    }
+
+    fn left(&self, directory: BorrowedFd<'_>, name: &std::ffi::OsStr) {
+        rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty()).unwrap();
+    }
+
+    fn seen(&self, path: &Path) {
+        self.seen.lock().unwrap().push(path.to_owned());
+    }
+
+    fn moved(&self, from: &Path, to: Option<&Path>) {
+        let moved = (from.to_owned(), to.map(Path::to_owned));
+        self.moved.lock().unwrap().push(moved);
+    }
+
+    fn is_same(&self, from: &Path, to: &Path) -> bool {
+        let first = |path: &Path| {
+            path.iter()
+                .next()
+                .map(|name| name == "other" || name == "unwatched")
+        };
+        first(from) == first(to)
+    }
+
+    fn is_same_below(&self, from: &Path, to: &Path) -> bool {
+        self.is_same(from, to)
+    }
+}
+
+impl Seal {
+    fn seal(&self, held: &Held<'_>) -> Result<(), Errno> {
         let delay = *self.delay.lock().unwrap();
         self.calls.fetch_add(1, Ordering::SeqCst);
         thread::sleep(delay);
@@ -295,36 +360,6 @@ impl Hook for Seal {
             true => Err(Errno::NOSPC),
             false => Ok(()),
         }
-    }
-
-    fn makes(&self, name: &std::ffi::OsStr) -> bool {
-        name == ".signdrop-copy.tmp"
-    }
-
-    fn left(&self, directory: BorrowedFd<'_>, name: &std::ffi::OsStr) {
-        rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty()).unwrap();
-    }
-
-    fn seen(&self, path: &Path) {
-        self.seen.lock().unwrap().push(path.to_owned());
-    }
-
-    fn moved(&self, from: &Path, to: Option<&Path>) {
-        let moved = (from.to_owned(), to.map(Path::to_owned));
-        self.moved.lock().unwrap().push(moved);
-    }
-
-    fn is_same(&self, from: &Path, to: &Path) -> bool {
-        let first = |path: &Path| {
-            path.iter()
-                .next()
-                .map(|name| name == "other" || name == "unwatched")
-        };
-        first(from) == first(to)
-    }
-
-    fn is_same_below(&self, from: &Path, to: &Path) -> bool {
-        self.is_same(from, to)
     }
 }
 

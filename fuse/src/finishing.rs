@@ -1,0 +1,428 @@
+//! Files that the hook finishes, until they are seen.
+
+use std::{
+    ffi::OsStr,
+    os::fd::{AsFd as _, OwnedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
+
+use fuser::INodeNo;
+use rustix::{fs::OFlags, io::Errno};
+
+use crate::{
+    Held, Last,
+    file_id::FileId,
+    held::{has_begun, rename_over_nothing, unmark_half},
+    node::{Content, Name, Node, Phase, Place, State},
+    tree::{Tree, head, held_name, is_same_inode},
+};
+
+/// How many files may settle at once; the writers of more wait for the disk. Each holds some descriptors.
+const MOST_SETTLING: usize = 64;
+
+impl Tree {
+    /// Has the hook finish a file, and shows it. Returns when it is seen, or why not.
+    pub(crate) fn finish(&self, node: &Arc<Node>) -> Result<(), Errno> {
+        if let Some((parent, name)) = self.finish_untold(node)? {
+            self.tell_renamed(parent, &name);
+        }
+        Ok(())
+    }
+
+    /// The same for one of which a copy of a descriptor is closed: that is answered as soon as the hook has finished the file, which is
+    /// seen when it lasts. Where another close had it finished meanwhile, both are told the same.
+    pub(crate) fn finish_closed(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        answer: impl FnOnce(Result<(), Errno>),
+    ) {
+        let refusal = self.refusal(node, &node.content_at_rest());
+        if let Some(errno) = refusal {
+            return answer(Err(errno));
+        }
+        let begun = match self.begin(node, Asks::Close) {
+            Ok(Some(begun)) => begun,
+            Ok(None) => return answer(Ok(())),
+            Err(errno) => return answer(Err(errno)),
+        };
+        let (parent, name) = begun.place.clone();
+        let is_to_last = matches!(&begun.finished, Ok(finished) if finished.last.is_some());
+        if !is_to_last || self.settling.load(Ordering::SeqCst) >= MOST_SETTLING {
+            let result = self.end(node, begun);
+            if result.is_ok() {
+                self.tell_renamed(parent, &name);
+            }
+            return answer(result);
+        }
+        self.begin_settling(node);
+        let (tree, settling) = (self.clone(), node.clone());
+        self.flushers.hand_over(move || {
+            // The hook has told of what fails now.
+            let _ = tree.end(&settling, begun);
+        });
+        // Nobody may find an old version any more by what the kernel believes. What it has locked for somebody who waits for this
+        // file, it has until that is settled.
+        self.tell_renamed(parent, &name);
+        answer(Ok(()));
+    }
+
+    /// What was closed under a name, and is not seen yet.
+    pub(crate) fn settling_as(&self, directory: u64, name: &OsStr) -> Option<Arc<Node>> {
+        let node = self
+            .is_any_settling()
+            .then(|| self.index.find(directory, name));
+        node.flatten().filter(|node| node.content().is_settling)
+    }
+
+    /// The file of a number, if it was closed and is not seen yet.
+    pub(crate) fn settling(&self, number: u64) -> Option<Arc<Node>> {
+        let node = self.is_any_settling().then(|| self.nodes.find(number));
+        node.flatten().filter(|node| node.content().is_settling)
+    }
+
+    /// Whether a new version is held back of a file that is seen.
+    pub(crate) fn has_newer(&self, node: &Node) -> bool {
+        if self.index.is_empty() {
+            return false;
+        }
+        let (directory, name) = node.place();
+        let held = self.index.find(directory, &name);
+        held.is_some_and(|held| held.number != node.number)
+    }
+
+    /// What was closed in a directory, and is not seen yet.
+    pub(crate) fn settling_within(&self, directory: u64) -> Vec<Arc<Node>> {
+        let mut nodes = self.all_settling();
+        nodes.retain(|node| node.place().0 == directory);
+        nodes
+    }
+
+    /// What was closed anywhere, and is not seen yet.
+    pub(crate) fn all_settling(&self) -> Vec<Arc<Node>> {
+        let mut nodes = match self.is_any_settling() {
+            true => self.index.all(),
+            false => Vec::new(),
+        };
+        nodes.retain(|node| node.content().is_settling);
+        nodes
+    }
+
+    fn is_any_settling(&self) -> bool {
+        self.settling.load(Ordering::SeqCst) > 0
+    }
+
+    /// From here on, who looks for the file waits until it is seen. Its writers may be answered.
+    fn begin_settling(&self, node: &Node) {
+        self.settling.fetch_add(1, Ordering::SeqCst);
+        node.content().is_settling = true;
+        if let Some(notifier) = self.notifier.get() {
+            // The attributes alone: for its pages, the kernel might have to wait.
+            let _ = notifier.inval_inode(INodeNo(node.number), -1, 0);
+        }
+    }
+
+    fn end_settling(&self, node: &Node) {
+        if std::mem::take(&mut node.content().is_settling) {
+            self.settling.fetch_sub(1, Ordering::SeqCst);
+            node.tell_finished();
+        }
+    }
+
+    /// Why the hook has refused what was written last.
+    pub(crate) fn refusal(&self, node: &Node, content: &Content) -> Option<Errno> {
+        let is_refused = || match content.state {
+            State::Held(Phase::Refused) => true,
+            State::Replaced => self.left_of(node, content).is_some(),
+            _ => false,
+        };
+        content.refused.filter(|_| !content.dirty && is_refused())
+    }
+
+    /// What the hook had put in a file's place before it failed, as long as that is held back there.
+    pub(crate) fn left_of(&self, node: &Node, content: &Content) -> Option<Arc<Node>> {
+        let (parent, name) = node.place();
+        let held = self.index.find(parent, &name)?;
+        (content.successor.as_ref() == Some(&held.id)).then_some(held)
+    }
+
+    /// The same for a file that is being renamed. Where the hook refuses it, it has its old name again.
+    ///
+    /// The kernel waits for an answer about the directories meanwhile, so it has to be told afterwards.
+    pub(crate) fn finish_renamed(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
+        let result = self.finish_untold(node);
+        if result.is_err()
+            && let Err(errno) = self.put_back(node, from)
+        {
+            // It is held back, as what a writer has closed is.
+            return Err(errno);
+        }
+        result.map(|_| ())
+    }
+
+    fn put_back(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
+        let (parent, name) = node.place();
+        let left = self.left_of(node, &node.content_at_rest());
+        if let Some(left) = left {
+            self.put_back(&left, from.clone())?;
+            node.set_place(from);
+            return Ok(());
+        }
+        let mut content = node.content_at_rest();
+        if content.state != State::Held(Phase::Refused) {
+            return Ok(());
+        }
+        let (held, directory) = (held_name(&name), self.directory(parent)?);
+        rename_over_nothing(&directory, &held, &self.directory(from.0)?, &from.1)?;
+        content.state = State::Plain;
+        content.epoch += 1;
+        self.leave(node);
+        node.set_place(from);
+        drop(content);
+        if let Some(path) = self.path_of(parent, &name) {
+            self.hook.moved(&path, None);
+        }
+        Ok(())
+    }
+
+    /// Answers where the file is seen now, if that has changed. The kernel has to be told.
+    fn finish_untold(&self, node: &Arc<Node>) -> Result<Option<Place>, Errno> {
+        let Some(begun) = self.begin(node, Asks::Other)? else {
+            return Ok(None);
+        };
+        let place = begun.place.clone();
+        self.end(node, begun).map(|()| Some(place))
+    }
+
+    /// Has the hook finish a file. Nothing where there is nothing to finish.
+    fn begin(&self, node: &Arc<Node>, asks: Asks) -> Result<Option<Begun>, Errno> {
+        let mut content = node.content_at_rest();
+        let State::Held(_) = content.state else {
+            return Ok(None);
+        };
+        // Somebody has opened it for writing since it was decided to finish it: his close finishes it.
+        if !content.is_last(0) {
+            return Ok(None);
+        }
+        let before = content.state;
+        let unmark = || unmark_half(self.reach(node)?.as_fd());
+        if let Err(errno) = content.failed.map_or_else(unmark, Err) {
+            content.state = State::Held(Phase::Refused);
+            return Err(errno);
+        }
+        content.state = State::Held(Phase::Finishing);
+        content.dirty = false;
+        content.epoch += 1;
+        let writers: Vec<u64> = content.writers.keys().copied().collect();
+        let is_flushed = content.is_flushed || asks == Asks::Other;
+        drop(content);
+        for open in writers
+            .into_iter()
+            .filter_map(|open| self.opens.file(open).ok())
+        {
+            open.target().file = None;
+        }
+        let place = node.place();
+        let finished = self.finish_at(node, (place.0, &place.1), is_flushed);
+        Ok(Some(Begun {
+            before,
+            place,
+            finished,
+        }))
+    }
+
+    /// Shows what the hook has finished, when it lasts, or holds back what it has refused.
+    fn end(&self, node: &Arc<Node>, begun: Begun) -> Result<(), Errno> {
+        let Begun {
+            before,
+            place: (parent, name),
+            finished,
+        } = begun;
+        let result = finished.and_then(|finished| self.show((parent, &name), finished));
+        let left = match result {
+            Err(errno) => self.left_by_hook(node, errno),
+            Ok(_) => None,
+        };
+        let mut content = node.content();
+        content.epoch += 1;
+        content.telling += 1;
+        content.refused = result.as_ref().err().copied();
+        match &result {
+            Ok(shown) => {
+                content.state = shown.state;
+                content.successor.clone_from(&shown.successor);
+                self.leave(node);
+            }
+            Err(_) => match left {
+                Some(left) => {
+                    content.state = State::Replaced;
+                    content.successor = Some(left.id.clone());
+                    self.leave(node);
+                    self.enter(&left);
+                    self.nodes.forget(left.number, 1);
+                }
+                None => content.state = State::Held(Phase::Refused),
+            },
+        }
+        drop(content);
+        node.tell_finished();
+        // While nobody reads it: what the kernel knows of its length and content is that of before. It waits for pages that it is
+        // asking for just now, so that nobody who could answer that may be waiting for this.
+        self.tell_content(node.number);
+        node.content().telling -= 1;
+        if let Ok(shown) = &result {
+            match (shown.state, before, &shown.path) {
+                (State::Seen | State::Replaced, _, Some(path)) => self.hook.seen(path),
+                (_, State::Held(Phase::Refused), Some(path)) => self.hook.moved(path, None),
+                _ => {}
+            }
+        }
+        self.end_settling(node);
+        result.map(|_| ())
+    }
+
+    /// The file that the hook has put in another's place before it failed, which is held back from here on.
+    fn left_by_hook(&self, node: &Node, refused: Errno) -> Option<Arc<Node>> {
+        let place = node.place();
+        let directory = self.directory(place.0).ok()?;
+        let found = self.find(&directory, &held_name(&place.1)).ok()?;
+        let left = self.look_up(&found, place).ok()?;
+        if left.number == node.number {
+            self.nodes.forget(left.number, 1);
+            return None;
+        }
+        let mut content = left.content();
+        content.state = State::Held(Phase::Refused);
+        content.refused = Some(refused);
+        drop(content);
+        Some(left)
+    }
+
+    fn finish_at(
+        &self,
+        node: &Node,
+        (parent, name): Name<'_>,
+        is_flushed: bool,
+    ) -> Result<Finished, Errno> {
+        let directory = self.directory(parent)?;
+        let path = self.path_of(parent, name);
+        let held = held_name(name);
+        let found = self.find(&directory, &held)?;
+        let file = self.open_content(node, OFlags::RDONLY)?;
+        if !is_same_inode(&found.stat, &rustix::fs::fstat(&file)?) {
+            return Err(Errno::STALE);
+        }
+        let head = head(&file)?;
+        let (mut successor, mut last) = (None, None);
+        // It may have been overwritten by something else meanwhile.
+        let state = if self.concerns(path.as_deref(), &head) {
+            let Some(path) = &path else {
+                return Err(Errno::STALE);
+            };
+            let file = Held {
+                path,
+                directory: directory.as_fd(),
+                name: &held,
+                is_flushed,
+            };
+            // A panic of the hook must end as any other failure does.
+            let result = catch_unwind(AssertUnwindSafe(|| self.hook.finish(&file)));
+            // The hook may have put another file in its place.
+            let before = found.stat;
+            self.keep(Some(found), (parent, &held));
+            last = result.unwrap_or(Err(Errno::IO))?;
+            let found = self.find(&directory, &held)?;
+            if is_same_inode(&found.stat, &before) {
+                State::Seen
+            } else {
+                successor = Some(FileId::of(&found.file)?);
+                State::Replaced
+            }
+        } else {
+            let has_old = self.find(&directory, name).is_ok();
+            // Whoever was to write it has ended before its first bytes.
+            if has_old && !has_begun(&head) {
+                return Err(Errno::IO);
+            }
+            if has_old {
+                // The old one must not be replaced by what is not on the disk.
+                rustix::fs::fdatasync(&file)?;
+            }
+            State::Plain
+        };
+        Ok(Finished {
+            directory,
+            last,
+            shown: Shown {
+                state,
+                path,
+                successor,
+            },
+        })
+    }
+
+    /// Shows a file that has been finished, when it lasts.
+    fn show(&self, (parent, name): Name<'_>, finished: Finished) -> Result<Shown, Errno> {
+        let Finished {
+            directory,
+            last,
+            shown,
+        } = finished;
+        if let Some(last) = last {
+            // A panic of the hook must end as any other failure does.
+            catch_unwind(AssertUnwindSafe(last)).unwrap_or(Err(Errno::IO))?;
+        }
+        let doomed = self.find(&directory, name).ok();
+        rustix::fs::renameat(&directory, held_name(name), &directory, name)?;
+        self.keep(doomed, (parent, name));
+        Ok(shown)
+    }
+
+    /// Makes the kernel forget which inode a name leads to. Not to be called with anything locked, nor while the kernel waits
+    /// for an answer about the directory.
+    pub(crate) fn tell_renamed(&self, parent: u64, name: &OsStr) {
+        if let Some(notifier) = self.notifier.get() {
+            // The kernel has forgotten it by itself where this fails.
+            let _ = notifier.inval_entry(INodeNo(parent), name);
+        }
+    }
+
+    /// Makes the kernel forget what it knows of an inode alone, which it does whatever it has locked itself.
+    fn tell_content(&self, number: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            let _ = notifier.inval_inode(INodeNo(number), 0, 0);
+        }
+    }
+}
+
+/// Who has a file finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// A close, which need not wait for the disk where its writer has not asked for that.
+    Close,
+    /// Anybody else.
+    Other,
+}
+
+/// A file that the hook has had.
+struct Begun {
+    /// What it was before.
+    before: State,
+    place: Place,
+    finished: Result<Finished, Errno>,
+}
+
+/// What the hook has finished.
+struct Finished {
+    directory: OwnedFd,
+    last: Option<Last>,
+    shown: Shown,
+}
+
+/// What has come to be seen.
+struct Shown {
+    state: State,
+    path: Option<PathBuf>,
+    successor: Option<FileId>,
+}
