@@ -58,7 +58,9 @@ impl Tree {
         let given = found.and_then(|found| {
             self.give(&directory, &found, caller, mode)?;
             let stat = rustix::fs::fstat(&found.file)?;
-            Ok((self.look_up(&found, (parent, name.to_owned()))?, stat))
+            let node = self.look_up(&found, (parent, name.to_owned()))?;
+            node.anchor().get_or_insert_with(|| Arc::new(found.file));
+            Ok((node, stat))
         });
         let (node, stat) = given.inspect_err(|_| {
             let _ = remove(&directory, name);
