@@ -16,7 +16,7 @@ pub(crate) use publish::publish;
 use redo::{Begun, Left, Redo, Undone};
 use replace::ByClone;
 use rustix::{
-    fs::{Mode, Timespec, Timestamps, UTIME_OMIT},
+    fs::{Advice, Mode, Timespec, Timestamps, UTIME_OMIT},
     io::Errno,
 };
 
@@ -102,7 +102,7 @@ pub enum Flush {
     /// Before it is answered.
     Now,
     /// By the caller, with [`flush`], before anybody relies on it. Until then a power cut may take the file's whole content, as it
-    /// may with any file that was written and not flushed; a crash of the program alone takes nothing.
+    /// may with any file that was written and not flushed. A crash of the program alone takes nothing.
     Later,
 }
 
@@ -133,8 +133,8 @@ impl Apply {
 
     /// Writes `edit` into the file at `place`, which has to be as it was when it was stamped, and answers its new stamp.
     ///
-    /// When this returns, the edit is on the disk, unless that was to be later. Owner, mode, ACLs and extended attributes stay; hard links elsewhere keep the
-    /// old content; the modification time moves to another second, since caches such as createrepo_c's compare seconds.
+    /// When this returns, the edit is on the disk, unless that was to be later. Owner, mode, ACLs and extended attributes stay; hard
+    /// links elsewhere keep the old content; the modification time moves to another second, since caches such as createrepo_c's compare seconds.
     ///
     /// # Errors
     /// [`Error`]; the file is as it was, or, where [`Error::GivenUp`] says so, waits to be healed.
@@ -332,7 +332,11 @@ fn overwrite(file: &File, before: Stamp, splices: &Splices, flush: Flush) -> Res
 /// # Errors
 /// [`Error::Io`]; what of the file is on the disk is not known then.
 pub fn flush(file: &File) -> Result<(), Error> {
-    rustix::fs::fsync(file).map_err(Error::io("make the file last"))?;
+    if let Err(errno) = rustix::fs::fsync(file) {
+        // Whoever looks once more is to find what the disk has, not what it should have got.
+        let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+        return Err(Error::io("make the file last")(errno));
+    }
     step::reached("flush");
     Ok(())
 }

@@ -61,6 +61,9 @@ pub enum Error {
     /// The project's public key cannot be put beside what it signs. May pass.
     #[error("cannot write the project's public key")]
     PublicKey(#[source] apply::Error),
+    /// It is finished and cannot get its name in a mount. May pass.
+    #[error("cannot give the file its name")]
+    Show(#[source] io::Error),
     /// The record of an earlier outcome cannot be read or written. May pass.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -74,7 +77,7 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Project(_) | Self::Internal(_) => false,
-            Self::Open(_) | Self::NoKey(_) | Self::Expired(_) => true,
+            Self::Open(_) | Self::Show(_) | Self::NoKey(_) | Self::Expired(_) => true,
             Self::Format(error) => error.may_pass(),
             Self::Keystore(error) => error.may_pass(),
             Self::Signer(error) => error.may_pass(),
@@ -226,7 +229,7 @@ impl Way {
     /// Works on a file that a mount holds back: it is at `place` now, and is going to be seen at `relative`.
     ///
     /// The format is what the content begins as, whatever the name. `is_flushed` says that its writer relies on its being on the
-    /// disk. An outcome is not kept yet, but for failures: see [`Self::last`].
+    /// disk. An outcome is not kept yet, but for failures: see [`Self::make_last`].
     pub fn finish(
         &self,
         drop: &Drop,
@@ -281,25 +284,31 @@ impl Way {
         }
     }
 
-    /// Makes a file last that has been finished, and keeps its outcome. Where that fails, so has the artifact.
-    pub fn last(
+    /// Makes a file last that has been finished, shows it then, and keeps its outcome. Where it does not last, or cannot be shown, it
+    /// has failed.
+    pub fn make_last(
         &self,
         artifact: &Path,
         unflushed: Option<&File>,
         record: Record,
+        show: &mut dyn FnMut() -> Result<(), Errno>,
     ) -> (Record, Option<Error>) {
-        let last = || {
-            crate::step::reached("finished");
-            unflushed.map_or(Ok(()), apply::flush)?;
-            Ok(self.records.put(artifact, &record)?)
+        crate::step::reached("finished");
+        let shown = unflushed
+            .map_or(Ok(()), apply::flush)
+            .map_err(Error::from)
+            .and_then(|()| show().map_err(|errno| Error::Show(errno.into())));
+        let (record, error) = match shown {
+            Ok(()) => (record, None),
+            Err(error) => {
+                let (stamp, policy) = (record.stamp, record.policy);
+                let mut failure = Record::new(stamp, policy, Outcome::Failed, reason(&error));
+                failure.lasting = Lasting::MayPass;
+                (failure, Some(error))
+            }
         };
-        let Err(error) = last() else {
-            return (record, None);
-        };
-        let mut failure = Record::new(record.stamp, record.policy, Outcome::Failed, reason(&error));
-        failure.lasting = Lasting::MayPass;
-        self.put_failure(artifact, &failure);
-        (failure, Some(error))
+        self.put_or_say(artifact, &record);
+        (record, error)
     }
 
     /// A file that has been finished is seen now: its new name has changed its stamp, and nothing else.
@@ -492,11 +501,11 @@ impl Way {
             Some(before) if before.says_the_same(&record) => Freshness::Known,
             Some(_) | None => Freshness::Fresh,
         };
-        self.put_failure(&candidate.path, &record);
+        self.put_or_say(&candidate.path, &record);
         Settlement::Settled(record, freshness)
     }
 
-    fn put_failure(&self, artifact: &Path, record: &Record) {
+    fn put_or_say(&self, artifact: &Path, record: &Record) {
         if let Err(error) = self.records.put(artifact, record) {
             tracing::error!(artifact = %artifact.display(), error = reason(&error), "cannot keep the outcome");
         }

@@ -1,6 +1,7 @@
 //! The threads on which files are finished, so that those that answer the kernel never wait for it.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, Sender, channel},
@@ -45,7 +46,8 @@ impl Closers {
                                 .unwrap_or_else(PoisonError::into_inner)
                                 .recv();
                             let Ok(work) = work else { return };
-                            work();
+                            // A fault of one must not take the thread from all others. It has been told.
+                            let _ = catch_unwind(AssertUnwindSafe(work));
                         }
                     })?,
             );
@@ -55,16 +57,26 @@ impl Closers {
 
     /// Does the work on one of the threads. Dropped where they have ended: whoever waits is answered by that.
     pub(crate) fn hand_over(&self, work: impl FnOnce() + Send + 'static) {
+        drop(self.take(Box::new(work)));
+    }
+
+    /// Does the work on one of the threads, or here where they have ended.
+    pub(crate) fn hand_over_or_do(&self, work: impl FnOnce() + Send + 'static) {
+        if let Some(work) = self.take(Box::new(work)) {
+            work();
+        }
+    }
+
+    /// Answers the work where nobody takes it.
+    fn take(&self, work: Work) -> Option<Work> {
         let sender = self
             .sender
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let work: Work = Box::new(work);
-        match sender.map(|sender| sender.send(work)) {
-            Some(Ok(())) => {}
-            Some(Err(unsent)) => (unsent.0)(),
-            None => {}
+        match sender {
+            Some(sender) => sender.send(work).err().map(|unsent| unsent.0),
+            None => Some(work),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{
     attributes::drop_set_id,
     node::{Content, Node, Phase, State, Writing},
     open::{Access, OpenFile, Target, Way},
+    settling::Settles,
     tree::{Tree, errno, head},
 };
 
@@ -36,6 +37,16 @@ impl Tree {
                 bytes.truncate(read);
                 return Ok(bytes);
             }
+        }
+    }
+
+    /// What a descriptor reads that settles. Not where the kernel keeps what is read: it waits for such a read before the file is settled.
+    pub(crate) fn settling_for(&self, open: u64) -> Vec<Arc<Settles>> {
+        match self.opens.file(open) {
+            Ok(open) if open.access == Access::Reads && open.way == Way::Asks => {
+                self.settling.of(open.node.number)
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -198,17 +209,16 @@ impl Tree {
             merged(file, at as usize, bytes).map(Some)
         };
         let sync = flags.intersects(OFlags::SYNC | OFlags::DSYNC);
-        let written = self.change(&open, drops_set_id, new_head, |file| {
+        if sync {
+            open.target().node.content().is_flushed = true;
+        }
+        self.change(&open, drops_set_id, new_head, |file| {
             let written = write_at(file, bytes, place(file)?)?;
             if sync {
                 rustix::fs::fdatasync(file)?;
             }
             Ok(written)
-        });
-        if sync {
-            open.target().node.content().is_flushed = true;
-        }
-        written
+        })
     }
 
     pub(crate) fn copy(
@@ -349,12 +359,12 @@ impl Tree {
         let file = self.file(&open, &mut target)?;
         let node = target.node.clone();
         drop(target);
+        // Whatever comes of it: an error is told to one only.
+        node.content().is_flushed = true;
         match only_content {
             true => rustix::fs::fdatasync(&file),
             false => rustix::fs::fsync(&file),
-        }?;
-        node.content().is_flushed = true;
-        Ok(())
+        }
     }
 }
 

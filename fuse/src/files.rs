@@ -252,6 +252,9 @@ impl Tree {
     ) -> Opened {
         let number = self.opens.number();
         let access = access(flags);
+        if access == Access::Writes && flags.intersects(OFlags::SYNC | OFlags::DSYNC) {
+            content.is_flushed = true;
+        }
         content.opens += 1;
         content.made = None;
         let mut kept = node.anchor();

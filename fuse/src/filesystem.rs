@@ -27,7 +27,7 @@ use crate::{
     attributes::Changes,
     files::{Close, changes},
     names::{Caller, NewMode, Told},
-    node::Node,
+    settling::Settles,
     tree::{DISTRUST, TRUST, Tree, attributes, kind},
 };
 
@@ -59,45 +59,40 @@ impl Requests {
         }
     }
 
-    /// The same, when what was closed of these files is seen.
+    /// The same, when these files are settled.
     fn answer_after<A: FnOnce(&Tree) + Send + 'static>(
         &self,
-        settling: Vec<Arc<Node>>,
+        settling: Vec<Arc<Settles>>,
         waits: bool,
         answer: A,
     ) {
         self.answer(waits || !settling.is_empty(), move |tree| {
-            for node in settling {
-                node.wait_until_settled();
+            for file in settling {
+                file.wait();
             }
             answer(tree);
         });
     }
 
-    /// The same for what changes an inode's attributes: where its name leads to another one by now, it is stale, and the kernel looks the
-    /// name up once more.
+    /// The same for what changes an inode's attributes: where another one has taken its place meanwhile, the kernel looks the name up
+    /// once more.
     fn answer_change<A: FnOnce(&Tree, Result<(), Errno>) + Send + 'static>(
         &self,
         number: INodeNo,
         waits: bool,
         change: A,
     ) {
-        let settling = self.0.settling(number.0);
-        self.answer_after(settling.iter().cloned().collect(), waits, move |tree| {
-            let is_current = match settling.is_some_and(|node| node.is_replaced()) {
+        let settling = self.0.settling.of(number.0);
+        let was_settling = !settling.is_empty();
+        self.answer_after(settling, waits, move |tree| {
+            let is_replaced =
+                was_settling && tree.node(number.0).is_ok_and(|node| node.is_replaced());
+            let is_current = match is_replaced {
                 true => Err(Errno::STALE),
                 false => Ok(()),
             };
             change(tree, is_current);
         });
-    }
-
-    /// What was closed in a directory and is not seen yet, for whoever begins to read that.
-    fn settling_at(&self, directory: INodeNo, offset: u64) -> Vec<Arc<Node>> {
-        match offset {
-            0 => self.0.settling_within(directory.0),
-            _ => Vec::new(),
-        }
     }
 }
 
@@ -120,11 +115,11 @@ fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
     }
 }
 
-fn entry(tree: &Tree, reply: ReplyEntry, result: Result<Told, Errno>) {
+fn entry(reply: ReplyEntry, result: Result<Told, Errno>) {
     match result {
         Ok(told) => {
             // The name of what is held back may mean something else to the next who asks.
-            let trust = trust(tree, &told);
+            let trust = trust(&told);
             let generation = Generation(told.node.generation);
             reply.entry_with_ttls(&TRUST, &trust, &attributes(&told.stat), generation);
         }
@@ -133,10 +128,10 @@ fn entry(tree: &Tree, reply: ReplyEntry, result: Result<Told, Errno>) {
 }
 
 /// How long the kernel may believe that a name leads to a file.
-fn trust(tree: &Tree, told: &Told) -> Duration {
+fn trust(told: &Told) -> Duration {
     let has_other_names = told.node.kind == FileType::RegularFile && told.stat.st_nlink > 1;
     // What is written to it is judged by the name that it was looked up by last.
-    match has_other_names || told.node.content().is_held() || tree.has_newer(&told.node) {
+    match has_other_names || told.node.content().is_held() {
         true => DISTRUST,
         false => TRUST,
     }
@@ -175,10 +170,10 @@ impl Filesystem for Requests {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let caller = caller(request);
         let waits = self.0.redirects.is_led(caller.thread) && self.0.waits_for_name(parent.0, name);
-        let settling = self.0.settling_as(parent.0, name);
+        let settling = self.0.settling.named(parent.0, name);
         let name = name.to_owned();
-        self.answer_after(settling.into_iter().collect(), waits, move |tree| {
-            entry(tree, reply, tree.look(parent.0, &name, caller));
+        self.answer_after(settling, waits, move |tree| {
+            entry(reply, tree.look(parent.0, &name, caller));
         });
     }
 
@@ -232,8 +227,16 @@ impl Filesystem for Requests {
                 Some(open) => self.0.waits_for_open(open.0),
                 None => self.0.waits_for_file(number.0),
             };
+        // Asked for by the kernel, for a descriptor that may write on.
+        let is_for_write = Changes {
+            open: None,
+            ..changes
+        } == Changes::default();
         self.answer_change(number, waits, move |tree, is_current| {
-            match is_current.and_then(|()| tree.change_attributes(number.0, changes, caller)) {
+            match is_current
+                .or(is_for_write.then_some(()).ok_or(Errno::STALE))
+                .and_then(|()| tree.change_attributes(number.0, changes, caller))
+            {
                 Ok(stat) => reply.attr(&TRUST, &attributes(&stat)),
                 Err(errno) => reply.error(refusal(errno)),
             }
@@ -259,7 +262,6 @@ impl Filesystem for Requests {
     ) {
         let mode = NewMode { mode, umask };
         entry(
-            &self.0,
             reply,
             self.0
                 .make_node(parent.0, name, caller(request), mode, rdev),
@@ -277,7 +279,6 @@ impl Filesystem for Requests {
     ) {
         let mode = NewMode { mode, umask };
         entry(
-            &self.0,
             reply,
             self.0.make_directory(parent.0, name, caller(request), mode),
         );
@@ -304,7 +305,6 @@ impl Filesystem for Requests {
         reply: ReplyEntry,
     ) {
         entry(
-            &self.0,
             reply,
             self.0.make_symlink(parent.0, name, caller(request), target),
         );
@@ -324,8 +324,8 @@ impl Filesystem for Requests {
         let waits = self.0.waits_for_name(parent.0, name) || self.0.waits_for_name(to.0, to_name);
         let (from, to) = ((parent.0, name.to_owned()), (to.0, to_name.to_owned()));
         let tree = self.0.clone();
-        // All of them: it may be a directory that is renamed.
-        self.answer_after(self.0.all_settling(), waits, move |_| {
+        let settling = tree.settling_with([(from.0, &from.1), (to.0, &to.1)]);
+        self.answer_after(settling, waits, move |_| {
             let node = match tree.rename((from.0, &from.1), (to.0, &to.1), flags) {
                 Ok(Some(node)) => node,
                 renamed => return empty(reply, renamed.map(|_| ())),
@@ -355,15 +355,14 @@ impl Filesystem for Requests {
         let name = name.to_owned();
         self.answer(self.0.waits_for_file(number.0), move |tree| {
             let linked = tree.link(number.0, parent.0, &name);
-            entry(tree, reply, linked);
+            entry(reply, linked);
         });
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (flags, caller) = (open_flags(flags.0), caller(request));
         let waits = changes(flags) && self.0.waits_for_file(number.0);
-        let settling = self.0.settling(number.0);
-        self.answer_after(settling.into_iter().collect(), waits, move |tree| {
+        self.answer_after(self.0.settling.of(number.0), waits, move |tree| {
             let opened = {
                 let register = |file: &std::fs::File| reply.open_backing(file);
                 tree.open_file(number.0, flags, caller, &register)
@@ -435,10 +434,12 @@ impl Filesystem for Requests {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.0.read(open.0, offset, size) {
-            Ok(bytes) => reply.data(&bytes),
-            Err(errno) => reply.error(refusal(errno)),
-        }
+        self.answer_after(self.0.settling_for(open.0), false, move |tree| {
+            match tree.read(open.0, offset, size) {
+                Ok(bytes) => reply.data(&bytes),
+                Err(errno) => reply.error(refusal(errno)),
+            }
+        });
     }
 
     fn write(
@@ -545,7 +546,12 @@ impl Filesystem for Requests {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.answer_after(self.settling_at(number, offset), false, move |tree| {
+        // Who goes on to read has begun before.
+        let settling = match offset {
+            0 => self.0.settling.within(number.0),
+            _ => Vec::new(),
+        };
+        self.answer_after(settling, false, move |tree| {
             let read = tree.opens.directory(open.0).and_then(|directory| {
                 directory.read(offset, &mut |found| {
                     tree.is_reserved(&found.name)
@@ -573,7 +579,9 @@ impl Filesystem for Requests {
         reply: ReplyDirectoryPlus,
     ) {
         let caller = caller(request);
-        self.answer_after(self.settling_at(number, offset), false, move |tree| {
+        // The kernel is going to believe what names lead to, so that none may come to lead elsewhere unknown to it: it has the directory
+        // locked until it is answered, and hears of what settles later after that.
+        self.answer_after(self.0.settling.within(number.0), false, move |tree| {
             read_with_attributes(tree, open, offset, caller, reply);
         });
     }
@@ -598,7 +606,7 @@ impl Filesystem for Requests {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer_after(self.0.settling_within(number.0), false, move |tree| {
+        self.answer_after(self.0.settling.within(number.0), false, move |tree| {
             let synced = tree.opens.directory(open.0);
             empty(
                 reply,
@@ -756,7 +764,7 @@ fn read_with_attributes(
                 Some(told) => (
                     Generation(told.node.generation),
                     attributes(&told.stat),
-                    trust(tree, told),
+                    trust(told),
                 ),
                 None => (
                     Generation(0),

@@ -5,14 +5,14 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use fuser::INodeNo;
 use rustix::{fs::OFlags, io::Errno};
 
 use crate::{
-    Held, Last,
+    Held, MakeLast,
     file_id::FileId,
     held::{has_begun, rename_over_nothing, unmark_half},
     node::{Content, Name, Node, Phase, Place, State},
@@ -48,86 +48,30 @@ impl Tree {
             Err(errno) => return answer(Err(errno)),
         };
         let (parent, name) = begun.place.clone();
-        let is_to_last = matches!(&begun.finished, Ok(finished) if finished.last.is_some());
-        if !is_to_last || self.settling.load(Ordering::SeqCst) >= MOST_SETTLING {
+        let may_settle = matches!(&begun.finished, Ok(finished) if finished.make_last.is_some())
+            && self.settling.len() < MOST_SETTLING;
+        if !may_settle {
             let result = self.end(node, begun);
             if result.is_ok() {
                 self.tell_renamed(parent, &name);
             }
             return answer(result);
         }
-        self.begin_settling(node);
+        let is_known = self.has_older(node) || begun.is_replaced();
+        let ending = self.settling.begin(node);
+        self.tell_attributes(node.number);
         let (tree, settling) = (self.clone(), node.clone());
-        self.flushers.hand_over(move || {
+        self.flushers.hand_over_or_do(move || {
             // The hook has told of what fails now.
             let _ = tree.end(&settling, begun);
+            drop(ending);
         });
-        // Nobody may find an old version any more by what the kernel believes. What it has locked for somebody who waits for this
-        // file, it has until that is settled.
-        self.tell_renamed(parent, &name);
+        // The kernel may believe that the name leads to an old version. What it has locked for somebody who waits for this file, it
+        // has until that is settled.
+        if is_known {
+            self.tell_renamed(parent, &name);
+        }
         answer(Ok(()));
-    }
-
-    /// What was closed under a name, and is not seen yet.
-    pub(crate) fn settling_as(&self, directory: u64, name: &OsStr) -> Option<Arc<Node>> {
-        let node = self
-            .is_any_settling()
-            .then(|| self.index.find(directory, name));
-        node.flatten().filter(|node| node.content().is_settling)
-    }
-
-    /// The file of a number, if it was closed and is not seen yet.
-    pub(crate) fn settling(&self, number: u64) -> Option<Arc<Node>> {
-        let node = self.is_any_settling().then(|| self.nodes.find(number));
-        node.flatten().filter(|node| node.content().is_settling)
-    }
-
-    /// Whether a new version is held back of a file that is seen.
-    pub(crate) fn has_newer(&self, node: &Node) -> bool {
-        if self.index.is_empty() {
-            return false;
-        }
-        let (directory, name) = node.place();
-        let held = self.index.find(directory, &name);
-        held.is_some_and(|held| held.number != node.number)
-    }
-
-    /// What was closed in a directory, and is not seen yet.
-    pub(crate) fn settling_within(&self, directory: u64) -> Vec<Arc<Node>> {
-        let mut nodes = self.all_settling();
-        nodes.retain(|node| node.place().0 == directory);
-        nodes
-    }
-
-    /// What was closed anywhere, and is not seen yet.
-    pub(crate) fn all_settling(&self) -> Vec<Arc<Node>> {
-        let mut nodes = match self.is_any_settling() {
-            true => self.index.all(),
-            false => Vec::new(),
-        };
-        nodes.retain(|node| node.content().is_settling);
-        nodes
-    }
-
-    fn is_any_settling(&self) -> bool {
-        self.settling.load(Ordering::SeqCst) > 0
-    }
-
-    /// From here on, who looks for the file waits until it is seen. Its writers may be answered.
-    fn begin_settling(&self, node: &Node) {
-        self.settling.fetch_add(1, Ordering::SeqCst);
-        node.content().is_settling = true;
-        if let Some(notifier) = self.notifier.get() {
-            // The attributes alone: for its pages, the kernel might have to wait.
-            let _ = notifier.inval_inode(INodeNo(node.number), -1, 0);
-        }
-    }
-
-    fn end_settling(&self, node: &Node) {
-        if std::mem::take(&mut node.content().is_settling) {
-            self.settling.fetch_sub(1, Ordering::SeqCst);
-            node.tell_finished();
-        }
     }
 
     /// Why the hook has refused what was written last.
@@ -278,7 +222,6 @@ impl Tree {
                 _ => {}
             }
         }
-        self.end_settling(node);
         result.map(|_| ())
     }
 
@@ -314,7 +257,7 @@ impl Tree {
             return Err(Errno::STALE);
         }
         let head = head(&file)?;
-        let (mut successor, mut last) = (None, None);
+        let (mut successor, mut make_last) = (None, None);
         // It may have been overwritten by something else meanwhile.
         let state = if self.concerns(path.as_deref(), &head) {
             let Some(path) = &path else {
@@ -331,7 +274,7 @@ impl Tree {
             // The hook may have put another file in its place.
             let before = found.stat;
             self.keep(Some(found), (parent, &held));
-            last = result.unwrap_or(Err(Errno::IO))?;
+            make_last = result.unwrap_or(Err(Errno::IO))?;
             let found = self.find(&directory, &held)?;
             if is_same_inode(&found.stat, &before) {
                 State::Seen
@@ -353,7 +296,7 @@ impl Tree {
         };
         Ok(Finished {
             directory,
-            last,
+            make_last,
             shown: Shown {
                 state,
                 path,
@@ -366,17 +309,28 @@ impl Tree {
     fn show(&self, (parent, name): Name<'_>, finished: Finished) -> Result<Shown, Errno> {
         let Finished {
             directory,
-            last,
+            make_last,
             shown,
         } = finished;
-        if let Some(last) = last {
+        let mut is_shown = false;
+        let mut show = || {
+            let doomed = self.find(&directory, name).ok();
+            rustix::fs::renameat(&directory, held_name(name), &directory, name)?;
+            self.keep(doomed, (parent, name));
+            is_shown = true;
+            Ok(())
+        };
+        let result = match make_last {
             // A panic of the hook must end as any other failure does.
-            catch_unwind(AssertUnwindSafe(last)).unwrap_or(Err(Errno::IO))?;
+            Some(make_last) => {
+                catch_unwind(AssertUnwindSafe(|| make_last(&mut show))).unwrap_or(Err(Errno::IO))
+            }
+            None => show(),
+        };
+        match is_shown {
+            true => Ok(shown),
+            false => Err(result.err().unwrap_or(Errno::IO)),
         }
-        let doomed = self.find(&directory, name).ok();
-        rustix::fs::renameat(&directory, held_name(name), &directory, name)?;
-        self.keep(doomed, (parent, name));
-        Ok(shown)
     }
 
     /// Makes the kernel forget which inode a name leads to. Not to be called with anything locked, nor while the kernel waits
@@ -385,6 +339,13 @@ impl Tree {
         if let Some(notifier) = self.notifier.get() {
             // The kernel has forgotten it by itself where this fails.
             let _ = notifier.inval_entry(INodeNo(parent), name);
+        }
+    }
+
+    /// Makes the kernel forget an inode's attributes, for which it waits for nothing.
+    fn tell_attributes(&self, number: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            let _ = notifier.inval_inode(INodeNo(number), -1, 0);
         }
     }
 
@@ -413,10 +374,17 @@ struct Begun {
     finished: Result<Finished, Errno>,
 }
 
+impl Begun {
+    /// Whether the hook has put another file in its place.
+    fn is_replaced(&self) -> bool {
+        matches!(&self.finished, Ok(finished) if finished.shown.state == State::Replaced)
+    }
+}
+
 /// What the hook has finished.
 struct Finished {
     directory: OwnedFd,
-    last: Option<Last>,
+    make_last: Option<MakeLast>,
     shown: Shown,
 }
 

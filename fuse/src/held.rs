@@ -44,10 +44,6 @@ impl Index {
         index.get(&(directory, name.to_owned())).cloned()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
     /// What is held back in a directory.
     pub(crate) fn within(&self, directory: u64) -> Vec<Arc<Node>> {
         let index = self.lock();

@@ -21,12 +21,12 @@ pub trait Hook: Send + Sync + 'static {
 
     /// Finishes a file whose writers have closed it. Nobody can open or change it through the mount meanwhile.
     ///
-    /// The file may be changed, or be replaced under its present name. Where that is not on the disk yet, what makes it last is
-    /// answered: it is done before anybody sees the file, but perhaps after `close` was answered.
+    /// The file may be changed, or be replaced under its present name. Where that is not on the disk yet, what makes it last and
+    /// shows it then is answered, for which `close` need not wait.
     ///
     /// # Errors
     /// What `close` is to answer. The file then stays held back.
-    fn finish(&self, held: &Held<'_>) -> Result<Option<Last>, Errno>;
+    fn finish(&self, held: &Held<'_>) -> Result<Option<MakeLast>, Errno>;
 
     /// Whether a name is one that the hook itself gives for a while to a file beside the one that it finishes. Such names are
     /// the mount's own: nobody sees or makes them.
@@ -50,8 +50,10 @@ pub trait Hook: Send + Sync + 'static {
     fn is_same_below(&self, from: &Path, to: &Path) -> bool;
 }
 
-/// Makes what was finished last. Where it fails, the file stays held back.
-pub type Last = Box<dyn FnOnce() -> Result<(), Errno> + Send>;
+/// Makes what was finished last, and calls what it is given then, by which the file is seen. Where either fails, the file stays held
+/// back.
+pub type MakeLast =
+    Box<dyn FnOnce(&mut dyn FnMut() -> Result<(), Errno>) -> Result<(), Errno> + Send>;
 
 /// A file that is held back.
 #[derive(Debug)]

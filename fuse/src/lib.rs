@@ -27,9 +27,10 @@ mod node;
 mod open;
 mod redirects;
 mod renames;
+mod settling;
 mod tree;
 
 pub use error::Error;
-pub use hook::{HEAD, Held, Hook, Last};
+pub use hook::{HEAD, Held, Hook, MakeLast};
 pub use mount::{HeldBack, Mount, Progress, Reading, Unreadable};
 pub use rustix::io::Errno;

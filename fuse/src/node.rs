@@ -72,8 +72,6 @@ pub(crate) struct Content {
     pub(crate) successor: Option<FileId>,
     /// Whether a writer may rely on its being on the disk.
     pub(crate) is_flushed: bool,
-    /// Whether its writers were answered that it is finished, though it is not seen yet: who looks for it waits for that.
-    pub(crate) is_settling: bool,
 }
 
 /// Whether a file is seen.
@@ -139,6 +137,11 @@ impl Node {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) == *place
     }
 
+    pub(crate) fn is_named(&self, directory: u64, name: &OsStr) -> bool {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.0 == directory && place.1 == name
+    }
+
     pub(crate) fn set_place(&self, place: Place) {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
@@ -170,17 +173,9 @@ impl Node {
         self.content().state == State::Replaced
     }
 
-    /// Tells those that wait that the hook has ended, or that the file is settled.
+    /// Tells those that wait that the hook has ended.
     pub(crate) fn tell_finished(&self) {
         self.finished.notify_all();
-    }
-
-    /// Waits until what its writers have closed is seen, or is not going to be.
-    pub(crate) fn wait_until_settled(&self) {
-        let settled = self
-            .finished
-            .wait_while(self.content(), |content| content.is_settling);
-        drop(settled.unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::{
 use crate::{
     file_id::FileId,
     node::{Content, Name, Node, State},
+    settling::Settles,
     tree::{Found, Tree, errno},
 };
 
@@ -48,6 +49,20 @@ impl Tree {
             result = self.rename_once(from, to, flags);
         }
         result
+    }
+
+    /// What may settle in a directory that is renamed: anywhere, since it may be deep in it.
+    pub(crate) fn settling_with(&self, names: [Name<'_>; 2]) -> Vec<Arc<Settles>> {
+        let is_directory = |(parent, name): Name<'_>| {
+            let found = self
+                .directory(parent)
+                .and_then(|above| self.find(&above, name));
+            found.is_ok_and(|found| found.kind() == FileType::Directory)
+        };
+        match self.settling.len() > 0 && names.into_iter().any(is_directory) {
+            true => self.settling.all(),
+            false => Vec::new(),
+        }
     }
 
     fn rename_once(

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -29,6 +29,7 @@ use crate::{
     node::{NOWHERE, Name, Node, Nodes, Place, ROOT},
     open::Opens,
     redirects::Redirects,
+    settling::Settling,
 };
 
 /// How long the kernel may believe what it was told. What changes through the mount is told at once.
@@ -51,8 +52,8 @@ pub(crate) struct Tree {
     pub(crate) redirects: Redirects,
     pub(crate) hook: Arc<dyn Hook>,
     pub(crate) closers: Closers,
-    /// Make files last whose closes are answered. Whoever waits for such a file may have the kernel keep its directory locked, so these
-    /// never wait for the kernel, either.
+    /// Make files last whose closes are answered. Whoever waits for such a file may have the kernel keep its directory locked, which
+    /// these never wait for, either.
     pub(crate) flushers: Closers,
     /// Finish what is being renamed. The kernel keeps both directories locked meanwhile, so that closers may have to wait for
     /// that to tell it of changes; these never wait for the kernel.
@@ -63,8 +64,7 @@ pub(crate) struct Tree {
     /// Shared by those who open a file that is not held back because of its path. Whoever renames a directory to where that is
     /// otherwise has it alone, so that no such file comes along unseen.
     pub(crate) passing: RwLock<()>,
-    /// How many files are settling.
-    pub(crate) settling: AtomicUsize,
+    pub(crate) settling: Arc<Settling>,
 }
 
 impl std::fmt::Debug for Tree {
@@ -123,7 +123,7 @@ impl Tree {
             notifier: OnceLock::new(),
             passes: AtomicBool::new(false),
             passing: RwLock::default(),
-            settling: AtomicUsize::new(0),
+            settling: Arc::default(),
         })
     }
 

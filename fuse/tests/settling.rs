@@ -227,6 +227,105 @@ fn the_close_of_a_writer_who_flushes_waits_for_the_disk_and_tells_its_errors() {
 }
 
 #[test]
+fn a_letter_that_cannot_get_its_name_is_held_back() {
+    each_manner(|mounted| {
+        let disk = slow_disk(mounted);
+        let path = mounted.at().join("letter");
+        let gate = disk.gate.write().unwrap();
+        assert_eq!(put(&path, "new"), Ok(()));
+        // Behind the mount's back.
+        let below = mounted.below().join("letter");
+        fs::create_dir(&below).unwrap();
+        drop(gate);
+        until("it is refused", || {
+            let held = mounted.mount().held_back();
+            held.len() == 1 && held[0].progress == Progress::Refused
+        });
+        fs::remove_dir(&below).unwrap();
+        let retried = mounted.mount().retry(Path::new(""));
+        assert_eq!(retried, [("letter".into(), Ok(()))]);
+        assert!(says(&path, "new"));
+    });
+}
+
+#[test]
+fn a_version_that_the_disk_does_not_take_leaves_the_old_one_and_can_be_written_again() {
+    each_manner(|mounted| {
+        let disk = slow_disk(mounted);
+        let path = mounted.at().join("letter");
+        put(&path, "old").unwrap();
+        // The disk has it.
+        assert!(says(&path, "old"));
+        for round in 0..50 {
+            disk.fails.store(true, Ordering::SeqCst);
+            assert_eq!(put(&path, "lost"), Ok(()));
+            assert!(says(&path, if round == 0 { "old" } else { "new" }));
+            disk.fails.store(false, Ordering::SeqCst);
+            // At once, while what has failed is still being told.
+            assert_eq!(put(&path, "new"), Ok(()));
+            assert!(says(&path, "new"), "round {round}");
+            assert_eq!(names(&mounted.at()), ["letter"]);
+        }
+        assert!(mounted.mount().held_back().is_empty());
+    });
+}
+
+#[test]
+fn who_opened_it_before_it_was_written_reads_it_when_the_disk_has_it() {
+    each_manner(|mounted| {
+        let disk = slow_disk(mounted);
+        let path = mounted.at().join("letter");
+        let mut writer = File::create(&path).unwrap();
+        let mut reader = File::open(&path).unwrap();
+        let gate = disk.gate.write().unwrap();
+        writer.write_all(&letter(b"new")).unwrap();
+        assert_eq!(close(writer), Ok(()));
+        thread::scope(|scope| {
+            let reads = scope.spawn(move || {
+                let mut bytes = Vec::new();
+                reader.read_to_end(&mut bytes).map(|_| bytes)
+            });
+            thread::sleep(WATCHED);
+            assert!(!reads.is_finished());
+            drop(gate);
+            match reads.join().unwrap() {
+                Ok(bytes) => assert_eq!(read_letter(&bytes), Found::Sealed),
+                // It is another inode.
+                Err(error) => assert_eq!(error.raw_os_error(), Some(Errno::STALE.raw_os_error())),
+            }
+        });
+        assert!(says(&path, "new"));
+    });
+}
+
+#[test]
+fn when_the_disk_does_not_keep_up_the_writers_wait() {
+    each_manner(|mounted| {
+        const MANY: usize = 90;
+        let disk = slow_disk(mounted);
+        let gate = disk.gate.write().unwrap();
+        let at = mounted.at();
+        thread::scope(|scope| {
+            let writes = scope.spawn(|| {
+                for number in 0..MANY {
+                    assert_eq!(put(&at.join(number.to_string()), "new"), Ok(()));
+                }
+            });
+            until("many letters settle", || {
+                mounted.mount().held_back().len() > 60
+            });
+            thread::sleep(WATCHED);
+            assert!(!writes.is_finished());
+            assert!(mounted.mount().held_back().len() < MANY);
+            drop(gate);
+            writes.join().unwrap();
+        });
+        assert_eq!(names(&at).len(), MANY);
+        assert!((0..MANY).all(|number| says(&at.join(number.to_string()), "new")));
+    });
+}
+
+#[test]
 fn a_copy_of_the_descriptor_is_told_what_the_disk_said() {
     each_manner(|mounted| {
         let disk = slow_disk(mounted);

@@ -114,8 +114,8 @@ impl Redo {
                 Some(record) if now() < record.at.saturating_add(KEPT) => {
                     left.entry(record.inode).or_default().push((slot, record));
                 }
-                // What cannot be read was cut off before it counted, and so before its file was touched. It goes, so that what is in the
-                // log is what counts.
+                // What cannot be read was cut off before it counted, and so before its file was touched, or belongs to a file of which
+                // nothing was to last yet. It goes, so that what is in the log is what counts.
                 Some(_) | None => {
                     file.write_all_at(&[0; HEAD], slot * SLOT).map_err(failed)?;
                     free.used_before.push(slot);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use signdrop_fuse::{Errno, Held, Hook, Last, Mount, Progress, Reading};
+use signdrop_fuse::{Errno, Held, Hook, MakeLast, Mount, Progress, Reading};
 
 use super::{Daemon, watches, workers};
 use crate::{
@@ -236,7 +236,7 @@ impl Hook for Finisher {
         })
     }
 
-    fn finish(&self, held: &Held<'_>) -> Result<Option<Last>, Errno> {
+    fn finish(&self, held: &Held<'_>) -> Result<Option<MakeLast>, Errno> {
         let finish = |daemon: &Daemon, config: &config::Config, drop: &Drop| {
             let begun = Instant::now();
             let place =
@@ -260,18 +260,19 @@ impl Hook for Finisher {
                     }
                     Settlement::Settled(record, freshness) => {
                         let daemon = self.daemon.clone();
-                        let last: Last = Box::new(move || {
+                        let make_last: MakeLast = Box::new(move |show| {
                             let daemon = daemon.upgrade().ok_or(Errno::IO)?;
+                            let way = &daemon.way;
                             let (record, error) =
-                                daemon.way.last(&artifact, unflushed.as_ref(), record);
+                                way.make_last(&artifact, unflushed.as_ref(), record, show);
                             if freshness == Freshness::Fresh || error.is_some() {
                                 workers::tell(&daemon, &root, &artifact, begun, &record);
                             }
                             error.map_or(Ok(()), |error| Err(errno_of(&error)))
                         });
                         return match flush {
-                            Flush::Later => Ok(Some(last)),
-                            Flush::Now => last().map(|()| None),
+                            Flush::Later => Ok(Some(make_last)),
+                            Flush::Now => make_last(&mut || Ok(())).map(|()| None),
                         };
                     }
                     Settlement::BeingWritten | Settlement::Again => thread::sleep(LATER),

@@ -30,7 +30,7 @@ use std::{
 };
 
 use rustix::fs::{Mode, OFlags};
-use signdrop_fuse::{Errno, Held, Hook, Last, Mount};
+use signdrop_fuse::{Errno, Held, Hook, MakeLast, Mount};
 
 /// How long anything may take that has to happen; generous, since machines are slow at times, and no measure of speed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -274,14 +274,16 @@ impl Hook for Seal {
         is_letter(head) && !is_draft
     }
 
-    fn finish(&self, held: &Held<'_>) -> Result<Option<Last>, Errno> {
+    fn finish(&self, held: &Held<'_>) -> Result<Option<MakeLast>, Errno> {
         self.seal(held)?;
         let Some(disk) = self.disk.lock().unwrap().clone() else {
             return Ok(None);
         };
         match held.is_flushed {
             true => disk.flush().map(|()| None),
-            false => Ok(Some(Box::new(move || disk.flush()))),
+            false => Ok(Some(Box::new(move |show| {
+                disk.flush().and_then(|()| show())
+            }))),
         }
     }
 
