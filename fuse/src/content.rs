@@ -17,7 +17,6 @@ use crate::{
     attributes::drop_set_id,
     node::{Content, Node, Phase, State, Writing},
     open::{Access, OpenFile, Target, Way},
-    settling::Settles,
     tree::{Tree, errno, head},
 };
 
@@ -40,14 +39,14 @@ impl Tree {
         }
     }
 
-    /// What a descriptor reads that settles. Not where the kernel keeps what is read: it waits for such a read before the file is settled.
-    pub(crate) fn settling_for(&self, open: u64) -> Vec<Arc<Settles>> {
-        match self.opens.file(open) {
-            Ok(open) if open.access == Access::Reads && open.way == Way::Asks => {
-                self.settling.of(open.node.number)
-            }
-            _ => Vec::new(),
-        }
+    /// The file that a descriptor reads which was opened before there was anything to hold back, if that settles. It may be read when it has
+    /// been shown, and no later: the kernel may keep a page locked for such a read, for which it would be waited before the end.
+    pub(crate) fn settling_for_reader(&self, open: u64) -> Option<Arc<Node>> {
+        let open = self.opens.file(open).ok()?;
+        let waits = open.access == Access::Reads
+            && open.way == Way::Asks
+            && !self.settling.of(open.node.number).is_empty();
+        waits.then(|| open.node.clone())
     }
 
     /// The file that a descriptor reads and writes now.
@@ -87,7 +86,8 @@ impl Tree {
     fn may_read(&self, open: &OpenFile, node: &Node) -> Result<u64, Errno> {
         let content = node.content();
         if open.access == Access::Reads {
-            if content.telling > 0 {
+            // Where each read is asked for, the kernel has nothing of before.
+            if content.telling > 0 && open.way != Way::Asks {
                 return Err(Errno::BUSY);
             }
             match content.state {

@@ -328,18 +328,20 @@ impl Filesystem for Requests {
         self.answer_after(settling, waits, move |_| {
             let node = match tree.rename((from.0, &from.1), (to.0, &to.1), flags) {
                 Ok(Some(node)) => node,
-                renamed => return empty(reply, renamed.map(|_| ())),
+                renamed => {
+                    empty(reply, renamed.map(|_| ()));
+                    // The kernel may have found an old version before the new one was waited for.
+                    if waits {
+                        tree.tell_renamed_later([from, to]);
+                    }
+                    return;
+                }
             };
             let finisher = tree.clone();
             tree.renamers.hand_over(move || {
                 empty(reply, finisher.finish_renamed(&node, from.clone()));
-                let told = finisher.clone();
-                finisher.closers.hand_over(move || {
-                    // By its old name it may be another file, where the hook has refused it.
-                    for (parent, name) in [from, to] {
-                        told.tell_renamed(parent, &name);
-                    }
-                });
+                // By its old name it may be another file, where the hook has refused it.
+                finisher.tell_renamed_later([from, to]);
             });
         });
     }
@@ -434,7 +436,11 @@ impl Filesystem for Requests {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.answer_after(self.0.settling_for(open.0), false, move |tree| {
+        let settling = self.0.settling_for_reader(open.0);
+        self.answer(settling.is_some(), move |tree| {
+            if let Some(node) = settling {
+                drop(node.content_at_rest());
+            }
             match tree.read(open.0, offset, size) {
                 Ok(bytes) => reply.data(&bytes),
                 Err(errno) => reply.error(refusal(errno)),
@@ -523,12 +529,15 @@ impl Filesystem for Requests {
     fn fsync(
         &self,
         _request: &Request,
-        _number: INodeNo,
+        number: INodeNo,
         open: FileHandle,
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.0.sync(open.0, datasync));
+        // The hook may have put another file in its place, which is not on the disk before.
+        self.answer_after(self.0.settling.of(number.0), false, move |tree| {
+            empty(reply, tree.sync(open.0, datasync));
+        });
     }
 
     fn opendir(&self, _request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

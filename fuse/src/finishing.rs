@@ -32,7 +32,7 @@ impl Tree {
     }
 
     /// The same for one of which a copy of a descriptor is closed: that is answered as soon as the hook has finished the file, which is
-    /// seen when it lasts. Where another close had it finished meanwhile, both are told the same.
+    /// seen when it lasts. Where another close had it finished meanwhile, this one waits for that, and is told what came of it.
     pub(crate) fn finish_closed(
         self: &Arc<Self>,
         node: &Arc<Node>,
@@ -333,8 +333,18 @@ impl Tree {
         }
     }
 
-    /// Makes the kernel forget which inode a name leads to. Not to be called with anything locked, nor while the kernel waits
-    /// for an answer about the directory.
+    /// Makes the kernel forget which inodes names lead to, when it has been answered.
+    pub(crate) fn tell_renamed_later(self: &Arc<Self>, places: [Place; 2]) {
+        let tree = self.clone();
+        self.closers.hand_over(move || {
+            for (parent, name) in places {
+                tree.tell_renamed(parent, &name);
+            }
+        });
+    }
+
+    /// Makes the kernel forget which inode a name leads to. Not to be called with anything locked, nor while the kernel waits for an
+    /// answer about the directory that this thread, or whoever waits for it, has to give.
     pub(crate) fn tell_renamed(&self, parent: u64, name: &OsStr) {
         if let Some(notifier) = self.notifier.get() {
             // The kernel has forgotten it by itself where this fails.

@@ -384,12 +384,13 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether the name that a file is going to get is that of another one until then.
+    /// Whether the name that a file is going to get is that of another one until then; where it cannot be told, it is.
     pub(crate) fn has_older(&self, node: &Node) -> bool {
         let (parent, name) = node.place();
-        self.directory(parent)
-            .and_then(|directory| self.find(&directory, &name))
-            .is_ok()
+        let older = self
+            .directory(parent)
+            .and_then(|directory| self.find(&directory, &name));
+        !matches!(older, Err(Errno::NOENT | Errno::STALE))
     }
 
     /// The file that the hook has put in another's place, if it is there.
@@ -411,12 +412,13 @@ impl Tree {
     pub(crate) fn lead_on(&self, open: &OpenFile, target: &mut Target) -> Result<(), Errno> {
         let place = target.node.place();
         let directory = self.directory(place.0)?;
-        let (left, has_become) = {
+        let (left, has_become, is_flushed) = {
             let content = target.node.content();
             let successor = content.successor.clone();
             (
                 self.left_of(&target.node, &content),
                 successor.unwrap_or_else(|| target.node.id.clone()),
+                content.is_flushed,
             )
         };
         let node = match left {
@@ -447,6 +449,7 @@ impl Tree {
             let mut content = node.content();
             content.opens += 1;
             content.made = None;
+            content.is_flushed |= is_flushed;
             content.writers.insert(open.number, Writing::Goes);
         }
         *target = Target {

@@ -12,6 +12,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
+    process::{Command, Stdio},
     sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, SystemTime},
@@ -76,6 +77,10 @@ const LOOKS: &[(&str, Look)] = &[
         rustix::fs::setxattr(path, "user.look", b"here", XattrFlags::empty())?;
         let mut value = [0; 8];
         Ok(rustix::fs::getxattr(path, "user.look", &mut value)? == 4)
+    }),
+    ("makes it last", |path| {
+        let file = File::open(path)?;
+        file.sync_all().map(|()| true)
     }),
     ("renames it", |path| {
         let to = path.with_file_name("renamed");
@@ -296,6 +301,60 @@ fn who_opened_it_before_it_was_written_reads_it_when_the_disk_has_it() {
         });
         assert!(says(&path, "new"));
     });
+}
+
+#[test]
+fn a_page_that_is_read_while_a_letter_settles_keeps_nobody_waiting_for_good() {
+    const MAPS: &str = "
+import mmap, os, sys
+file = os.open(sys.argv[1], os.O_RDONLY)
+print('open', flush=True)
+sys.stdin.readline()
+pages = mmap.mmap(file, 31, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+print(pages[:].hex())
+";
+    each_manner(|mounted| {
+        let disk = slow_disk(mounted);
+        let path = mounted.at().join("letter");
+        let mut writer = File::create(&path).unwrap();
+        let mut reader = Command::new("python3")
+            .args(["-c", MAPS])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut says_open = [0; 5];
+        let mut output = reader.stdout.take().unwrap();
+        output.read_exact(&mut says_open).unwrap();
+        let gate = disk.gate.write().unwrap();
+        writer.write_all(&letter(b"new")).unwrap();
+        assert_eq!(close(writer), Ok(()));
+        reader.stdin.take().unwrap().write_all(b"\n").unwrap();
+        thread::sleep(WATCHED);
+        drop(gate);
+        assert!(says(&path, "new"));
+        until("the reader has ended", || {
+            reader.try_wait().unwrap().is_some()
+        });
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        let bytes = hex(text.trim());
+        // Where another inode is the letter now, the page cannot be read.
+        assert!(
+            bytes.is_empty() || read_letter(&bytes) == Found::Sealed,
+            "{text}"
+        );
+        assert!(mounted.mount().held_back().is_empty());
+    });
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks_exact(2);
+    digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }
 
 #[test]
