@@ -395,7 +395,9 @@ fn a_copy_of_the_descriptor_is_told_what_the_disk_said() {
         file.write_all(&letter(b"new")).unwrap();
         assert_eq!(close(file), Ok(()));
         until("the disk has refused it", || {
-            mounted.mount().held_back()[0].progress == Progress::Refused
+            let held = mounted.mount().held_back();
+            held.first()
+                .is_some_and(|held| held.progress == Progress::Refused)
         });
         assert_eq!(close(copy), Err(Errno::IO));
     });
