@@ -11,6 +11,8 @@ use std::{
     },
 };
 
+use rustix::fs::FlockOperation;
+
 use crate::flushes::Flushes;
 
 /// Bytes of the database that are kept in memory, whatever its size on disk.
@@ -122,6 +124,7 @@ impl Store {
                 path: path.to_owned(),
                 reason: error.to_string(),
             })?;
+        remove_unfinished(path);
         let db = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE_BYTES)
@@ -186,6 +189,31 @@ impl Store {
             fail();
             Error::Access(reason)
         })
+    }
+}
+
+/// Removes summaries of the log that a crash has cut off while they were made. The database takes one for the last that was made, and does not
+/// open then; without it, it reads the log.
+///
+/// Source: `write_snapshot` and `get_snapshot_files` of sled 0.34.
+fn remove_unfinished(path: &Path) {
+    let Ok(file) = File::open(path.join("db")) else {
+        return;
+    };
+    // As the database locks it, so that nobody is making one.
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return;
+    }
+    let names = std::fs::read_dir(path).into_iter().flatten().flatten();
+    for name in names {
+        let is_unfinished = name
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating"));
+        if is_unfinished {
+            // What stays is met by the database, which says so.
+            let _ = std::fs::remove_file(name.path());
+        }
     }
 }
 
@@ -323,6 +351,29 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_crash_while_the_log_is_summed_up_does_not_keep_the_store_from_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let store = Store::open(&path).unwrap();
+        store
+            .tree("some")
+            .unwrap()
+            .set(b"key", b"value".to_vec())
+            .unwrap();
+        store.flush().unwrap();
+        // Nobody else's is taken away.
+        let unfinished = path.join("snap.00000000000000FF.generating");
+        fs::write(&unfinished, b"cut").unwrap();
+        assert!(matches!(Store::open(&path), Err(Error::InUse(_))));
+        assert!(unfinished.exists());
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        let found = store.tree("some").unwrap().find(b"key").unwrap();
+        assert_eq!(found, Some(b"value".to_vec()));
+        assert!(!unfinished.exists());
+    }
 
     #[test]
     fn the_longest_keys_and_values_never_get_to_files_that_nobody_synchronises() {
