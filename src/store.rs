@@ -365,7 +365,7 @@ mod tests {
         store.flush().unwrap();
         // Nobody else's is taken away.
         let unfinished = path.join("snap.00000000000000FF.generating");
-        fs::write(&unfinished, b"cut").unwrap();
+        fs::copy(path.join("conf"), &unfinished).unwrap();
         assert!(matches!(Store::open(&path), Err(Error::InUse(_))));
         assert!(unfinished.exists());
         drop(store);
