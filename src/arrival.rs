@@ -86,6 +86,15 @@ impl Error {
         }
     }
 
+    /// The failure, to be kept.
+    fn record(&self, stamp: Stamp, policy: Policy) -> Record {
+        let mut record = Record::new(stamp, policy, Outcome::Failed, reason(self));
+        if self.may_pass() {
+            record.lasting = Lasting::MayPass;
+        }
+        record
+    }
+
     /// Whether somebody else changed the file or its key meanwhile, so that it has to be read anew.
     fn is_race(&self) -> bool {
         match self {
@@ -301,9 +310,7 @@ impl Way {
         let (record, error) = match shown {
             Ok(()) => (record, None),
             Err(error) => {
-                let (stamp, policy) = (record.stamp, record.policy);
-                let mut failure = Record::new(stamp, policy, Outcome::Failed, reason(&error));
-                failure.lasting = Lasting::MayPass;
+                let failure = error.record(record.stamp, record.policy);
                 (failure, Some(error))
             }
         };
@@ -487,15 +494,7 @@ impl Way {
 
     fn keep_failure(&self, candidate: &Candidate<'_>, stamp: Stamp, error: &Error) -> Settlement {
         let project = candidate.drop.templates.project(candidate.relative).ok();
-        let mut record = Record::new(
-            stamp,
-            candidate.policy(project.as_ref()),
-            Outcome::Failed,
-            reason(error),
-        );
-        if error.may_pass() {
-            record.lasting = Lasting::MayPass;
-        }
+        let record = error.record(stamp, candidate.policy(project.as_ref()));
         let before = self.records.find(&candidate.path).ok().flatten();
         let freshness = match before {
             Some(before) if before.says_the_same(&record) => Freshness::Known,

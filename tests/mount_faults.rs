@@ -13,8 +13,6 @@ use std::{
     os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
     path::Path,
     process::{Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use common::{
@@ -274,21 +272,19 @@ fn a_store_without_room_loses_no_package_and_the_next_start_signs() {
     let mut held = 0;
     for number in 0..written {
         let name = format!("{number}.rpm");
-        let path = mounted.below.join(PROJECT).join(&name);
+        let mut path = mounted.below.join(PROJECT).join(&name);
         if !path.exists() {
-            let path = path.with_file_name(format!(".signdrop-held-{name}~"));
-            assert!(rpmdb.is_signed(&path), "{number}: {}", rpmdb.check(&path).1);
+            path.set_file_name(format!(".signdrop-held-{name}~"));
             held += 1;
-        } else {
-            assert!(rpmdb.is_signed(&path), "{number}: {}", rpmdb.check(&path).1);
         }
+        assert!(rpmdb.is_signed(&path), "{number}: {}", rpmdb.check(&path).1);
     }
     assert!(held < written, "none was seen");
     fs::remove_file(&filler).unwrap();
     mounted.daemon.run();
     for number in 0..written {
         let path = project.join(format!("{number}.rpm"));
-        until_seen(&path);
+        mounted.daemon.until("seen", |_| File::open(&path).is_ok());
         assert!(rpmdb.is_signed(&path), "{number}: {}", rpmdb.check(&path).1);
     }
     // The one that failed may have been cut off before its first byte; its writer knows, and comes again.
@@ -318,24 +314,13 @@ fn a_package_whose_close_was_answered_is_seen_after_a_crash_in_any_moment() {
             mounted.daemon.clear_environment();
             mounted.daemon.run();
             if is_answered {
-                until_seen(&path);
+                mounted.daemon.until("seen", |_| File::open(&path).is_ok());
                 assert!(rpmdb.is_signed(&path), "{step}: {}", rpmdb.check(&path).1);
             }
             is_answered
         });
         assert!(is_answered, "{step}: no close was answered");
     }
-}
-
-/// What an earlier run held back is worked on while the mount is used already.
-fn until_seen(path: &Path) {
-    for _ in 0..600 {
-        if fs::File::open(path).is_ok() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    panic!("{} is not seen", path.display());
 }
 
 #[test]

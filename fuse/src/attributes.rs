@@ -39,6 +39,14 @@ pub(crate) struct Changes {
     pub(crate) open: Option<u64>,
 }
 
+impl Changes {
+    /// Whether nothing is to be changed.
+    pub(crate) fn is_nothing(self) -> bool {
+        let asked = Self { open: None, ..self };
+        asked == Self::default()
+    }
+}
+
 /// The longest value of an extended attribute. Source: Linux include/uapi/linux/limits.h, `XATTR_SIZE_MAX`.
 const LONGEST: usize = 64 << 10;
 
@@ -55,11 +63,7 @@ impl Tree {
     ) -> Result<Stat, Errno> {
         let node = self.node(number)?;
         let file = self.reach(&node)?;
-        let asked = Changes {
-            open: None,
-            ..changes
-        };
-        if asked == Changes::default() && node.kind == FileType::RegularFile {
+        if changes.is_nothing() && node.kind == FileType::RegularFile {
             self.drop_set_id_for(&node, &file, caller)?;
         }
         if changes.uid.is_some() || changes.gid.is_some() {

@@ -76,12 +76,6 @@ impl Tree {
         Ok(file)
     }
 
-    /// The same, for what asks no more.
-    fn file_of(&self, open: u64) -> Result<Arc<File>, Errno> {
-        let open = self.opens.file(open)?;
-        self.file(&open, &mut open.target())
-    }
-
     /// Answers the content's epoch, if the descriptor may read it.
     fn may_read(&self, open: &OpenFile, node: &Node) -> Result<u64, Errno> {
         let content = node.content();
@@ -350,7 +344,8 @@ impl Tree {
             _ => return Err(Errno::INVAL),
         };
         // The position of this descriptor is used by nothing else.
-        rustix::fs::seek(self.file_of(open)?, place)
+        let open = self.opens.file(open)?;
+        rustix::fs::seek(self.file(&open, &mut open.target())?, place)
     }
 
     pub(crate) fn sync(&self, open: u64, only_content: bool) -> Result<(), Errno> {

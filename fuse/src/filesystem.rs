@@ -41,7 +41,7 @@ impl Requests {
     /// Answers a request: at once, or, if it may have to wait for the hook, on a thread of its own, so that nobody else waits.
     ///
     /// Where no thread is to be had, others wait, too.
-    fn answer<A: FnOnce(&Tree) + Send + 'static>(&self, waits: bool, answer: A) {
+    fn answer<A: FnOnce(&Arc<Tree>) + Send + 'static>(&self, waits: bool, answer: A) {
         if !waits {
             return answer(&self.0);
         }
@@ -60,7 +60,7 @@ impl Requests {
     }
 
     /// The same, when these files are settled.
-    fn answer_after<A: FnOnce(&Tree) + Send + 'static>(
+    fn answer_after<A: FnOnce(&Arc<Tree>) + Send + 'static>(
         &self,
         settling: Vec<Arc<Settles>>,
         waits: bool,
@@ -76,7 +76,7 @@ impl Requests {
 
     /// The same for what changes an inode's attributes: where another one has taken its place meanwhile, the kernel looks the name up
     /// once more.
-    fn answer_change<A: FnOnce(&Tree, Result<(), Errno>) + Send + 'static>(
+    fn answer_change<A: FnOnce(&Arc<Tree>, Result<(), Errno>) + Send + 'static>(
         &self,
         number: INodeNo,
         waits: bool,
@@ -227,16 +227,14 @@ impl Filesystem for Requests {
                 Some(open) => self.0.waits_for_open(open.0),
                 None => self.0.waits_for_file(number.0),
             };
-        // Asked for by the kernel, for a descriptor that may write on.
-        let is_for_write = Changes {
-            open: None,
-            ..changes
-        } == Changes::default();
         self.answer_change(number, waits, move |tree, is_current| {
-            match is_current
-                .or(is_for_write.then_some(()).ok_or(Errno::STALE))
-                .and_then(|()| tree.change_attributes(number.0, changes, caller))
-            {
+            // What changes nothing is asked for a descriptor, which may write on.
+            let may_change = if changes.is_nothing() {
+                Ok(())
+            } else {
+                is_current
+            };
+            match may_change.and_then(|()| tree.change_attributes(number.0, changes, caller)) {
                 Ok(stat) => reply.attr(&TRUST, &attributes(&stat)),
                 Err(errno) => reply.error(refusal(errno)),
             }
@@ -323,9 +321,8 @@ impl Filesystem for Requests {
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
         let waits = self.0.waits_for_name(parent.0, name) || self.0.waits_for_name(to.0, to_name);
         let (from, to) = ((parent.0, name.to_owned()), (to.0, to_name.to_owned()));
-        let tree = self.0.clone();
-        let settling = tree.settling_with([(from.0, &from.1), (to.0, &to.1)]);
-        self.answer_after(settling, waits, move |_| {
+        let settling = self.0.settling_with([(from.0, &from.1), (to.0, &to.1)]);
+        self.answer_after(settling, waits, move |tree| {
             let node = match tree.rename((from.0, &from.1), (to.0, &to.1), flags) {
                 Ok(Some(node)) => node,
                 renamed => {
@@ -486,8 +483,7 @@ impl Filesystem for Requests {
         match self.0.flush(open.0) {
             // Who only waits takes no thread from those who finish.
             Ok(Some(Close { node, awaits: true })) => {
-                let tree = self.0.clone();
-                self.answer(true, move |_| {
+                self.answer(true, move |tree| {
                     tree.finish_closed(&node, |result| empty(reply, result));
                 });
             }
@@ -495,8 +491,7 @@ impl Filesystem for Requests {
                 let requests = Self(self.0.clone());
                 self.0.closers.hand_over(move || {
                     let waits = node.is_finishing();
-                    let tree = requests.0.clone();
-                    requests.answer(waits, move |_| {
+                    requests.answer(waits, move |tree| {
                         tree.finish_closed(&node, |result| empty(reply, result));
                     });
                 });

@@ -309,7 +309,7 @@ impl Tree {
         directory: &OwnedFd,
     ) -> Result<bool, Errno> {
         // It may have come to be seen, or be held back for another name by now.
-        if !matches!(content.state, State::Held(_)) || !node.is_at(&(parent, name.to_owned())) {
+        if !matches!(content.state, State::Held(_)) || !node.is_at((parent, name)) {
             return Ok(false);
         }
         let was_refused = content.state == State::Held(Phase::Refused);

@@ -133,11 +133,7 @@ impl Node {
             .clone()
     }
 
-    pub(crate) fn is_at(&self, place: &Place) -> bool {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) == *place
-    }
-
-    pub(crate) fn is_named(&self, directory: u64, name: &OsStr) -> bool {
+    pub(crate) fn is_at(&self, (directory, name): Name<'_>) -> bool {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         place.0 == directory && place.1 == name
     }

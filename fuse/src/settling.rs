@@ -63,7 +63,7 @@ impl Settling {
 
     /// What settles by a name.
     pub(crate) fn named(&self, directory: u64, name: &OsStr) -> Vec<Arc<Settles>> {
-        self.those(|node| node.is_named(directory, name))
+        self.those(|node| node.is_at((directory, name)))
     }
 
     /// What settles of an inode.

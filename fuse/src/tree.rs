@@ -193,7 +193,7 @@ impl Tree {
         let has_names = rustix::fs::fstat(&found.file).is_ok_and(|stat| stat.st_nlink > 0);
         if !has_names {
             node.anchor().get_or_insert_with(|| Arc::new(found.file));
-        } else if node.is_at(&(lost.0, lost.1.to_owned())) {
+        } else if node.is_at(lost) {
             node.set_place((NOWHERE, OsString::new()));
         }
     }
@@ -214,7 +214,7 @@ impl Tree {
         let number = number(&found.stat);
         let node = self.nodes.look_up(id, number, found.kind(), place.clone());
         // The root's place is nowhere, and a file that is held back keeps the one it is going to.
-        if number != ROOT && !node.is_at(&place) {
+        if number != ROOT && !node.is_at((place.0, &place.1)) {
             let directory = self.directory(place.0)?;
             let content = node.content();
             // It may have been renamed since it was found; that is done with the content kept.
