@@ -20,8 +20,6 @@ use rustix::{
     io::Errno,
 };
 
-use signdrop_watcher::{Writers, writers};
-
 use crate::{
     config::Update,
     edit::{Edit, Splices},
@@ -168,7 +166,8 @@ impl Apply {
         let Some((redo, splices)) = in_place else {
             return replace::replace(place, stamp, edit, flush);
         };
-        if self.cloning(stat.st_dev) == Some(Cloning::Fails) {
+        // What known writers have open has to stay the file that they have open, so that it is noticed what they go on writing.
+        if place.has_known_writers() || self.cloning(stat.st_dev) == Some(Cloning::Fails) {
             return write_in_place(redo, place, stamp, splices, flush);
         }
         match replace::replace_by_clone(place, stamp, splices, flush)? {
@@ -245,7 +244,7 @@ fn write_in_place(
     };
     step::reached("redo");
     // Flushing the record took its time, in which a writer may have come. From here to the write it is microseconds.
-    if writers(&original) == Writers::Some {
+    if place.is_written(&original) {
         redo.end(begun)?;
         return Err(Error::Changed);
     }
@@ -277,7 +276,7 @@ fn write_in_place(
 /// is no longer ours, is left to be healed.
 fn undo(redo: &Redo, begun: Begun, place: &Place, original: &File) {
     // The write may have waited long for its disk, in which a writer may have come.
-    let undone = writers(original) != Writers::Some
+    let undone = !place.is_written(original)
         && place
             .open_for_writing()
             .is_ok_and(|file| begun.undo(&file).is_ok_and(|undone| undone == Undone::Yes));
@@ -358,18 +357,20 @@ pub(crate) fn stamp_of(file: &File) -> Result<Stamp, Error> {
     Ok(Stamp::of(&stat))
 }
 
-/// Sees to it that the modification time is in a later second than before, or in the present one where that was in the future.
+/// Sees to it that the modification time is in a later second than before, or in the present one where that was in the future. It is none that
+/// the kernel gives: a write in the same tick of its clock, which is some milliseconds long before Linux 6.13, has another one.
 fn move_modified_second(file: &File, before: Stamp) -> Result<(), Error> {
-    let now = stamp_of(file)?.modified_second();
-    if now != before.modified_second() {
-        return Ok(());
-    }
+    let (second, nanosecond) = stamp_of(file)?.modified();
+    let modified = match second == before.modified_second() {
+        true => (second + 1, 0),
+        false => (second, (nanosecond + 1) % 1_000_000_000),
+    };
     let set = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
     rustix::fs::futimens(
         file,
         &Timestamps {
             last_access: set(0, UTIME_OMIT),
-            last_modification: set(now + 1, 0),
+            last_modification: set(modified.0, modified.1.into()),
         },
     )
     .map_err(Error::io("set the file's modification time"))

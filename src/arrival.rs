@@ -14,7 +14,6 @@ use rustix::{
     fs::{FileType, Stat},
     io::Errno,
 };
-use signdrop_watcher::{Writers, writers};
 
 use crate::{
     apply::{self, Apply, Flush, redo::Left},
@@ -385,7 +384,7 @@ impl Way {
         if apply::stamp_of(&file)? != stamp {
             return Ok(Settlement::Again);
         }
-        if writers(&file) == Writers::Some {
+        if place.is_written(&file) {
             return Ok(Settlement::BeingWritten);
         }
         if may_be_torn && self.apply.heal(place, stamp.inode())? == Left::Healed {

@@ -125,9 +125,13 @@ impl Format {
         if rpm::recognises(start) {
             return Some(Self::Rpm);
         }
-        let has_name =
-            name.is_none_or(|name| name.as_bytes().windows(3).any(|part| part == b".ko"));
+        let has_name = name.is_none_or(Self::may_become_module);
         (has_name && kmod::recognises(start)).then_some(Self::Kmod)
+    }
+
+    /// Whether a file of this name, which may be a temporary one, is a module if its content is one.
+    pub fn may_become_module(name: &OsStr) -> bool {
+        name.as_bytes().windows(3).any(|part| part == b".ko")
     }
 
     /// Reads and checks the whole artifact; `digest` is what a signature is going to use.

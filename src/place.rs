@@ -16,6 +16,7 @@ use rustix::{
     io::Errno,
 };
 use serde::{Deserialize, Serialize};
+use signdrop_watcher::{Writers, writers};
 
 /// What tells one content of a file from the next: any write, truncation, replacement or rename moves one of these.
 ///
@@ -59,6 +60,11 @@ impl Stamp {
         self.len == 0
     }
 
+    /// The last change to the content, in seconds and nanoseconds since 1970.
+    pub fn modified(&self) -> (i64, u32) {
+        self.modified
+    }
+
     /// The second of the last change to the content, since 1970.
     pub fn modified_second(&self) -> i64 {
         self.modified.0
@@ -70,6 +76,7 @@ impl Stamp {
 pub struct Place {
     directory: OwnedFd,
     name: OsString,
+    has_known_writers: bool,
 }
 
 impl Place {
@@ -93,6 +100,7 @@ impl Place {
         Ok(Self {
             directory: parent,
             name,
+            has_known_writers: false,
         })
     }
 
@@ -104,7 +112,16 @@ impl Place {
         Ok(Self {
             directory: directory.try_clone_to_owned()?,
             name: name.to_owned(),
+            has_known_writers: false,
         })
+    }
+
+    /// The same where the caller knows who has the file open for writing, and sees to it himself that what they go on writing is noticed.
+    pub fn with_known_writers(self) -> Self {
+        Self {
+            has_known_writers: true,
+            ..self
+        }
     }
 
     /// The place of a path that the caller may name freely; symbolic links are followed, but for its last component.
@@ -118,7 +135,21 @@ impl Place {
             _ => Path::new("."),
         };
         let directory = rustix::fs::openat(CWD, parent, DIRECTORY, Mode::empty())?;
-        Ok(Self { directory, name })
+        Ok(Self {
+            directory,
+            name,
+            has_known_writers: false,
+        })
+    }
+
+    /// Whether the caller knows who has the file open for writing.
+    pub(crate) fn has_known_writers(&self) -> bool {
+        self.has_known_writers
+    }
+
+    /// Whether somebody whom the caller does not know of has this file open for writing, which is the one at this place.
+    pub(crate) fn is_written(&self, file: &File) -> bool {
+        !self.has_known_writers && writers(file) == Writers::Some
     }
 
     /// The directory.

@@ -279,6 +279,74 @@ fn createrepo_c_replaces_an_index_that_is_ignored() {
 }
 
 #[test]
+fn what_is_a_module_by_its_name_alone_keeps_its_bytes_under_others() {
+    let mounted = MountDaemon::start("");
+    let project = project_in(&mounted, "alice/tools");
+    let text = b"what begins like a compressed module, and is none".repeat(10);
+    let beginnings: [&[u8]; 4] = [
+        b"\x1f\x8b\x08\0",
+        b"\x7fELF\x02\x01\x01\0",
+        b"\x28\xb5\x2f\xfd",
+        b"\xfd7zXZ\0",
+    ];
+    for (number, beginning) in beginnings.into_iter().enumerate() {
+        let content = [beginning, &text].concat();
+        let [path, second] =
+            ["first", "second"].map(|name| project.join(format!("{name}-{number}")));
+        let mut file = File::create(&path).unwrap();
+        file.write_all(&content[..100]).unwrap();
+        fs::hard_link(&path, &second).unwrap();
+        file.write_all(&content[100..]).unwrap();
+        assert_eq!(fs::read_dir(&project).unwrap().count(), 2);
+        assert_eq!(fs::read(&second).unwrap(), content);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(fs::read_dir(&project).unwrap().count(), 1);
+        file.sync_all().unwrap();
+        drop(file);
+        assert_eq!(fs::read(&second).unwrap(), content);
+        fs::remove_file(&second).unwrap();
+    }
+}
+
+#[test]
+fn no_name_shows_a_module_that_another_name_hid() {
+    let mounted = MountDaemon::start("");
+    let project = project_in(&mounted, "alice/tools");
+    let [path, second, module] = ["x", "y", "y.ko"].map(|name| project.join(name));
+    let by_rename = || {
+        fs::hard_link(&path, &second).unwrap();
+        fs::rename(&second, &module).unwrap();
+    };
+    let by_link = || fs::hard_link(&path, &module).unwrap();
+    let by_exchange = || {
+        fs::hard_link(&path, &second).unwrap();
+        fs::write(&module, "text").unwrap();
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        let cwd = rustix::fs::CWD;
+        rustix::fs::renameat_with(cwd, &second, cwd, &module, flags).unwrap();
+        fs::remove_file(&second).unwrap();
+    };
+    let by_older_name = || {
+        fs::rename(&path, &module).unwrap();
+        fs::hard_link(&module, &path).unwrap();
+    };
+    let ways: [&dyn Fn(); 4] = [&by_rename, &by_link, &by_exchange, &by_older_name];
+    for (number, name_it) in ways.into_iter().enumerate() {
+        let file = File::create(&path).unwrap();
+        let _reader = File::open(&path).unwrap();
+        name_it();
+        let written = file.write_all_at(b"\x7fELF\x02\x01\x01\0 an unsigned module", 0);
+        let synced = file.sync_all();
+        drop(file);
+        for name in [&path, &module] {
+            let shows = fs::read(name).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"));
+            assert!(!shows, "{number}: {written:?} {synced:?}");
+            fs::remove_file(name).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_package_that_cannot_be_signed_is_told_to_its_writer_and_is_tried_again() {
     let mounted = MountDaemon::start("create_keys = false");
     let project = project_in(&mounted, "alice/tools");
@@ -544,7 +612,7 @@ fn stopping_unmounts_and_what_is_open_loses_nothing() {
     let mut mounted = MountDaemon::start("");
     let project = project_in(&mounted, "alice/tools");
     let text = File::create(project.join("text")).unwrap();
-    text.write_all_at(b"kept", 0).unwrap();
+    text.write_all_at(&[b'k'; 100], 0).unwrap();
     let mut part = OpenOptions::new()
         .create_new(true)
         .write(true)
@@ -559,7 +627,7 @@ fn stopping_unmounts_and_what_is_open_loses_nothing() {
     );
     assert_eq!(
         fs::read(mounted.below.join("alice/tools/text")).unwrap(),
-        b"kept"
+        [b'k'; 100]
     );
     drop((text, part));
     // What an earlier run left, in a directory that is no drop directory.

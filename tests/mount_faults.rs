@@ -79,6 +79,19 @@ fn a_disk_that_gets_full_in_the_middle_of_a_write_is_told_to_the_writer_and_nobo
                 .arg(&large)
                 .arg(project.join("part.rpm")),
         );
+        let sees_a_part = || {
+            names(&project).iter().any(|name| {
+                let path = project.join(name);
+                // As in the directory below: what nobody could write a byte to is empty.
+                name == "part.rpm" && fs::metadata(path).unwrap().len() > 0
+            })
+        };
+        assert!(!sees_a_part(), "{kind}");
+        let names = |_: &Path| {
+            let mut names = names(&project);
+            names.retain(|name| name != "part.rpm");
+            names
+        };
         // Not even room for the first bytes.
         fs::remove_file(&old).unwrap();
         fs::remove_file(&filler).unwrap();
@@ -382,9 +395,9 @@ impl Writer {
             version.write(bytes.fromhex('edabeedb') + b'x' * 996)\n\
             print('written', flush=True)\n\
             sys.stdin.read()\n\
-            for file in whole, version:\n\
+            for end in whole.close, lambda: version.write(b'late'):\n\
             \ttry:\n\
-            \t\tfile.write(b'late')\n\
+            \t\tend()\n\
             \t\tprint('nobody said no')\n\
             \texcept OSError:\n\
             \t\tprint('cut off')\n";
@@ -444,8 +457,13 @@ fn a_daemon_that_is_stopped_with_files_open_ends_and_the_next_one_goes_on() {
         "it is still mounted"
     );
     assert!(rpmdb.is_signed(&mounted.below.join(PROJECT).join("signed.rpm")));
-    // What is open is cut off, and gives an error; it does not hang.
-    assert!(nameless.write_at(b"late", 0).is_err());
+    // What is open is cut off, and gives an error, at its close at the latest; it does not hang.
+    assert!(
+        nameless
+            .write_at(b"late", 0)
+            .and(nameless.sync_all())
+            .is_err()
+    );
     assert_eq!(writer.goes_on(), "cut off\ncut off\n");
     drop((reader, nameless));
     mounted.daemon.run();
@@ -459,4 +477,46 @@ fn a_daemon_that_is_stopped_with_files_open_ends_and_the_next_one_goes_on() {
         "the signed one was changed"
     );
     assert_eq!(names(&project), ["signed.rpm", "whole.rpm"]);
+}
+
+#[test]
+fn what_somebody_goes_on_writing_after_a_crash_is_not_signed_before_he_ends() {
+    let mut mounted = MountDaemon::start("");
+    let (project, rpmdb) = mounted.project();
+    let package = quick_package(&mounted.beside("plain"), "tool", 20_000, rpm::RpmFormat::V4);
+    let bytes = fs::read(&package).unwrap();
+    let path = project.join("whole.rpm");
+    let writer = File::create(&path).unwrap();
+    writer.write_all_at(&bytes, 0).unwrap();
+    mounted.daemon.kill();
+    // Where the kernel passes it.
+    let goes_on = writer.write_all_at(&bytes[..100], 0).is_ok();
+    mounted.daemon.run();
+    let held = |status: &serde_json::Value| status["mounts"][0]["held"].as_array().unwrap().clone();
+    if goes_on {
+        mounted.daemon.until("refused", |daemon| {
+            let held = held(&daemon.status());
+            held.iter().any(|file| file["progress"] == "failed")
+        });
+        let below = mounted
+            .below
+            .join(PROJECT)
+            .join(".signdrop-held-whole.rpm~");
+        assert!(fs::read(&below).unwrap() == bytes, "it was signed");
+        let reason = held(&mounted.daemon.status())[0]["reason"].clone();
+        assert!(
+            reason.as_str().unwrap().contains("goes on writing"),
+            "{reason}"
+        );
+        assert!(File::open(&path).is_err());
+        drop(writer);
+        let retried = mounted
+            .daemon
+            .signdrop(["retry", project.to_str().unwrap()]);
+        assert!(retried.status.success(), "{retried:?}");
+    }
+    mounted
+        .daemon
+        .until("signed", |_| File::open(&path).is_ok());
+    assert!(rpmdb.is_signed(&path), "{}", rpmdb.check(&path).1);
 }

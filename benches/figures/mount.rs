@@ -185,7 +185,7 @@ fn content(table: &mut Table, mounted: &MountDaemon) {
         pair.row(
             table,
             &format!("mount: write 1 GB in blocks of 1 MiB{note}"),
-            "three copies instead of one; where it is ignored, the kernel passes it",
+            "copying; the kernel passes it",
         );
         rustix::fs::sync();
         let path = |dir: &Path| dir.join("large");
@@ -273,7 +273,7 @@ fn create_all(table: &mut Table, places: &Places, note: &str) {
     pair.row(
         table,
         &format!("mount: create 10,000 files of 100 bytes{note}"),
-        "seven requests to the daemon for each",
+        "seven requests to the daemon for each, and a rename",
     );
 }
 

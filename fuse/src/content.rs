@@ -17,6 +17,7 @@ use crate::{
     attributes::drop_set_id,
     node::{Content, Node, Phase, State, Writing},
     open::{Access, OpenFile, Target, Way},
+    settling::Settles,
     tree::{Tree, errno, head},
 };
 
@@ -24,8 +25,18 @@ use crate::{
 const LONGEST_COPY: usize = 16 << 20;
 
 impl Tree {
-    pub(crate) fn read(&self, open: u64, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+    /// Reads for a caller or, where `keeps`, for the kernel's cache.
+    pub(crate) fn read(
+        &self,
+        open: u64,
+        (offset, size): (u64, u32),
+        keeps: bool,
+    ) -> Result<Vec<u8>, Errno> {
         let open = self.opens.file(open)?;
+        // It does not see what writers are passed: sendfile(2), which reads by it even here, would go on to get what it has kept.
+        if keeps && open.way == Way::Asks && open.is_backed {
+            return Err(Errno::BUSY);
+        }
         let mut bytes = vec![0; size as usize];
         loop {
             let node = open.target().node.clone();
@@ -39,14 +50,23 @@ impl Tree {
         }
     }
 
-    /// The file that a descriptor reads which was opened before there was anything to hold back, if that settles. It may be read when it has
-    /// been shown, and no later: the kernel may keep a page locked for such a read, for which it would be waited before the end.
-    pub(crate) fn settling_for_reader(&self, open: u64) -> Option<Arc<Node>> {
+    /// The file that a descriptor reads which was opened before there was anything to hold back, if that settles.
+    pub(crate) fn settling_for_reader(&self, open: u64) -> Option<(Arc<Node>, Vec<Arc<Settles>>)> {
         let open = self.opens.file(open).ok()?;
-        let waits = open.access == Access::Reads
-            && open.way == Way::Asks
-            && !self.settling.of(open.node.number).is_empty();
-        waits.then(|| open.node.clone())
+        if open.access != Access::Reads || open.way != Way::Asks {
+            return None;
+        }
+        let settling = self.settling.of(open.node.number);
+        (!settling.is_empty()).then(|| (open.node.clone(), settling))
+    }
+
+    /// Waits until such a file may be read, which is when it has been shown, and no later: the kernel may keep a page locked for such a read,
+    /// for which it would be waited before the end.
+    pub(crate) fn wait_to_read(node: &Node, settling: &[Arc<Settles>]) {
+        for file in settling {
+            file.wait_for_close();
+        }
+        drop(node.content_at_rest());
     }
 
     /// The file that a descriptor reads and writes now.
@@ -77,9 +97,10 @@ impl Tree {
     }
 
     /// Answers the content's epoch, if the descriptor may read it.
-    fn may_read(&self, open: &OpenFile, node: &Node) -> Result<u64, Errno> {
-        let content = node.content();
+    fn may_read(&self, open: &OpenFile, node: &Arc<Node>) -> Result<u64, Errno> {
+        let mut content = node.content();
         if open.access == Access::Reads {
+            self.judge(node, &mut content)?;
             // Where each read is asked for, the kernel has nothing of before.
             if content.telling > 0 && open.way != Way::Asks {
                 return Err(Errno::BUSY);
@@ -110,8 +131,8 @@ impl Tree {
             }
             change(file)
         };
-        // Never held back: see `Tree::passing`.
-        if open.way == Way::Passes {
+        // Never held back, or noticed later.
+        if matches!(open.way, Way::Passes | Way::Unseen) {
             return change(&*self.file(open, &mut open.target())?);
         }
         loop {

@@ -16,11 +16,12 @@ use rustix::{
 use crate::{
     attributes::drop_set_id,
     content::has_data,
+    finishing::Ready,
     names::{Caller, NewMode, Told},
-    node::{Content, NOWHERE, Node, Phase, State, Writing},
+    node::{Backing, Content, NOWHERE, Node, Phase, State, Writing},
     open::{Access, OpenFile, Target, Way},
     redirects::Start,
-    tree::{Tree, errno, magic_link, remove},
+    tree::{Tree, errno, held_name, magic_link, remove},
 };
 
 /// What the kernel is told of a file that has been opened.
@@ -49,12 +50,26 @@ impl Tree {
         let make =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let bits = Mode::from_raw_mode(mode.mode & 0o7777);
-        let made = match rustix::fs::openat(&directory, name, make, bits) {
+        let passing = self.passing(|| self.path_of(parent, name));
+        let held = held_name(name);
+        let mut is_unseen = passing.is_none() && self.may_be_unseen((parent, name), flags);
+        let make_as = |name: &OsStr| rustix::fs::openat(&directory, name, make, bits);
+        let made = match is_unseen.then(|| make_as(&held)) {
+            // What an earlier run held back there is not this mount's.
+            None | Some(Err(Errno::EXIST)) => {
+                is_unseen = false;
+                make_as(name)
+            }
+            // The kernel has just found nothing by the name itself.
+            Some(made) => made,
+        };
+        let made = match made {
             // Made behind the kernel's back: it has to look again.
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => return Err(Errno::STALE),
             made => made?,
         };
-        let found = self.find(&directory, name);
+        let made_as = if is_unseen { held.as_os_str() } else { name };
+        let found = self.find(&directory, made_as);
         let given = found.and_then(|found| {
             self.give(&directory, &found, caller, mode)?;
             let stat = rustix::fs::fstat(&found.file)?;
@@ -63,21 +78,28 @@ impl Tree {
             Ok((node, stat))
         });
         let (node, stat) = given.inspect_err(|_| {
-            let _ = remove(&directory, name);
+            let _ = remove(&directory, made_as);
         })?;
-        let passing = self.passing(|| self.path_of(parent, name));
         let mut content = node.content();
-        let opened = match &passing {
-            Some(_) => self.open_passed(&node, &mut content, flags, caller, register),
-            None => {
+        let opened = match (&passing, is_unseen) {
+            (Some(_), _) => self.open_passed(&node, &mut content, flags, caller, register),
+            (None, false) => {
                 content.state = State::Plain;
                 self.opened(&node, &mut content, made.into(), flags, None)
             }
+            (None, true) => {
+                let file = made.into();
+                let begun = self.begin_unseen(&node, &mut content, &file, register);
+                begun.and_then(|()| self.opened(&node, &mut content, file, flags, None))
+            }
         };
         drop(content);
-        // The kernel is not told.
-        let opened = opened.inspect_err(|_| self.nodes.forget(node.number, 1))?;
-        Ok((Told { node, stat }, opened))
+        let opened = opened.inspect_err(|_| {
+            let _ = remove(&directory, made_as);
+            // The kernel is not told.
+            self.nodes.forget(node.number, 1);
+        })?;
+        Ok((Told::new(node, stat), opened))
     }
 
     /// Opens a file that the kernel knows.
@@ -103,6 +125,7 @@ impl Tree {
         } else {
             node.content()
         };
+        self.judge(&node, &mut content)?;
         if (content.is_held() || content.telling > 0) && !writes {
             drop(content);
             // Where the kernel found it by a name that has an older version, it looks that up once more.
@@ -148,7 +171,11 @@ impl Tree {
         }
         if writes {
             // It would not be passed, and fail: see `opened`.
-            if content.backing.is_some() {
+            if content
+                .backing
+                .as_ref()
+                .is_some_and(|backing| !backing.writes)
+            {
                 return Err(Errno::BUSY);
             }
             self.redirects.arrived(caller.thread);
@@ -201,11 +228,16 @@ impl Tree {
         flags: OFlags,
         register: Option<Register<'_>>,
     ) -> Result<Opened, Errno> {
+        let backing = content.backing.as_ref();
         let way = match (access(flags), content.state) {
+            // As long as the kernel passes one descriptor to the file below, it fails each other one (EIO) that is not opened by what it
+            // passes to. Source: Linux fs/fuse/iomode.c, `fuse_file_io_open`.
+            (Access::Writes, _) if backing.is_some() => Way::Unseen,
             (Access::Writes, _) => Way::Asks,
-            // As long as the kernel passes one descriptor to the file below, it fails each other one (EIO) that is not passed
-            // there as well. Source: Linux fs/fuse/iomode.c, `fuse_file_io_open`.
-            (Access::Reads, _) if content.backing.is_some() => Way::Passes,
+            (Access::Reads, State::Plain) if backing.is_some() => {
+                self.way_unseen(node, content, &file)?
+            }
+            (Access::Reads, _) if backing.is_some() => Way::Passes,
             // What is seen does not change.
             (Access::Reads, State::Seen) => self.way(content, &file, register),
             (Access::Reads, _) if content.writers.is_empty() => Way::Caches,
@@ -223,11 +255,19 @@ impl Tree {
         let Some(register) = register.filter(|_| self.passes() && content.unpassed == 0) else {
             return Way::Caches;
         };
-        match register(file) {
-            Ok(backing) => {
-                content.backing = Some(Arc::new(backing));
+        match self.register(file, register) {
+            Some(id) => {
+                content.backing = Some(Backing { id, writes: false });
                 Way::Passes
             }
+            None => Way::Caches,
+        }
+    }
+
+    /// Registers a file with the kernel, so that reads and writes can be passed to it.
+    pub(crate) fn register(&self, file: &File, register: Register<'_>) -> Option<Arc<BackingId>> {
+        match register(file) {
+            Ok(id) => Some(Arc::new(id)),
             Err(error) => {
                 // The kernel or the rights do not allow it, or the filesystem below is a stack itself. All else is this file's
                 // own matter. Source: Linux fs/fuse/backing.c, `fuse_backing_open`.
@@ -237,7 +277,7 @@ impl Tree {
                 ) {
                     self.set_passes(false);
                 }
-                Way::Caches
+                None
             }
         }
     }
@@ -273,22 +313,27 @@ impl Tree {
             Way::Asks => answer |= FopenFlags::FOPEN_DIRECT_IO,
             Way::Caches => answer |= FopenFlags::FOPEN_KEEP_CACHE,
             Way::Passes => {}
+            Way::Unseen => {
+                content.unseen += 1;
+                self.unseen.add(node);
+            }
         }
-        match way {
-            Way::Asks | Way::Caches => content.unpassed += 1,
-            Way::Passes => content.passed += 1,
+        let backing = content.backing.as_ref().map(|backing| backing.id.clone());
+        match &backing {
+            Some(_) => content.backed += 1,
+            None => content.unpassed += 1,
         }
-        if access == Access::Writes && way == Way::Asks {
+        if access == Access::Writes && way != Way::Passes {
             content.writers.insert(number, Writing::Goes);
         } else {
             answer |= FopenFlags::FOPEN_NOFLUSH;
         }
-        let backing = content.backing.clone().filter(|_| way == Way::Passes);
         let target = Target {
             node: node.clone(),
             file: Some(Arc::new(file)),
         };
-        self.opens.add(number, target, access, way);
+        let open = OpenFile::new(number, target, access, way, backing.is_some());
+        self.opens.add(open);
         Opened {
             number,
             flags: answer,
@@ -320,11 +365,11 @@ impl Tree {
     /// was led on to another file: so only the release ends its way there.
     fn end_way(open: &OpenFile) {
         let mut content = open.node.content();
-        match open.way {
-            Way::Asks | Way::Caches => content.unpassed = content.unpassed.saturating_sub(1),
-            Way::Passes => content.passed = content.passed.saturating_sub(1),
+        match open.is_backed {
+            false => content.unpassed = content.unpassed.saturating_sub(1),
+            true => content.backed = content.backed.saturating_sub(1),
         }
-        if content.passed == 0 {
+        if content.backed == 0 {
             content.backing = None;
         }
     }
@@ -332,8 +377,10 @@ impl Tree {
     /// A copy of a descriptor is being closed. Answers what has to be done before that is answered.
     pub(crate) fn flush(&self, open: u64) -> Result<Option<Close>, Errno> {
         let open = self.opens.file(open)?;
-        if open.access != Access::Writes || open.way != Way::Asks {
-            return Ok(None);
+        match (open.access, open.way) {
+            (Access::Writes, Way::Asks) => {}
+            (Access::Writes, Way::Unseen) => return self.flush_unseen(&open),
+            _ => return Ok(None),
         }
         let mut target = open.target();
         let node = target.node.clone();
@@ -365,17 +412,25 @@ impl Tree {
         Ok(())
     }
 
-    /// The last copy of a descriptor has been closed. Answers a file that is to be finished, though nobody waits for it.
-    pub(crate) fn release(&self, open: u64) -> Option<Arc<Node>> {
-        let open = self.opens.remove(open)?;
-        let target = open.target().clone();
+    /// The last copy of a descriptor has been closed.
+    pub(crate) fn release(&self, open: u64) -> Released {
+        let Some(open) = self.opens.remove(open) else {
+            return Released::Left;
+        };
+        let mut target = open.target().clone();
         self.unopen(&target.node, &open);
         Self::end_way(&open);
+        if open.way == Way::Unseen {
+            return self.release_unseen(&mut target);
+        }
         let content = target.node.content();
         let left = content.dirty
             && content.writers.is_empty()
             && content.state == State::Held(Phase::Written);
-        left.then(|| target.node.clone())
+        match left {
+            true => Released::Finishes(target.node.clone()),
+            false => Released::Left,
+        }
     }
 
     pub(crate) fn open_directory(&self, number: u64) -> Result<u64, Errno> {
@@ -392,6 +447,16 @@ pub(crate) struct Close {
     pub(crate) node: Arc<Node>,
     /// Somebody else has it finished already.
     pub(crate) awaits: bool,
+}
+
+/// What is to be done for a file when a descriptor is not open any more.
+pub(crate) enum Released {
+    /// Nothing.
+    Left,
+    /// It is to be finished, though nobody waits for it.
+    Finishes(Arc<Node>),
+    /// It has been finished, and can be shown now.
+    Shows(Arc<Node>, Ready),
 }
 
 /// Whether whoever opens a file like this changes it, or may.

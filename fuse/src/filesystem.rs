@@ -27,6 +27,7 @@ use crate::{
     attributes::Changes,
     files::{Close, changes},
     names::{Caller, NewMode, Told},
+    open::Way,
     settling::Settles,
     tree::{DISTRUST, TRUST, Tree, attributes, kind},
 };
@@ -131,7 +132,7 @@ fn entry(reply: ReplyEntry, result: Result<Told, Errno>) {
 fn trust(told: &Told) -> Duration {
     let has_other_names = told.node.kind == FileType::RegularFile && told.stat.st_nlink > 1;
     // What is written to it is judged by the name that it was looked up by last.
-    match has_other_names || told.node.content().is_held() {
+    match has_other_names || told.is_contested || told.node.content().is_held() {
         true => DISTRUST,
         false => TRUST,
     }
@@ -284,8 +285,9 @@ impl Filesystem for Requests {
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let waits = self.0.waits_for_name(parent.0, name);
+        let settling = self.0.settling.named(parent.0, name);
         let name = name.to_owned();
-        self.answer(waits, move |tree| {
+        self.answer_after(settling, waits, move |tree| {
             empty(reply, tree.unlink(parent.0, &name));
         });
     }
@@ -321,7 +323,10 @@ impl Filesystem for Requests {
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
         let waits = self.0.waits_for_name(parent.0, name) || self.0.waits_for_name(to.0, to_name);
         let (from, to) = ((parent.0, name.to_owned()), (to.0, to_name.to_owned()));
-        let settling = self.0.settling_with([(from.0, &from.1), (to.0, &to.1)]);
+        let mut settling = self.0.settling_with([(from.0, &from.1), (to.0, &to.1)]);
+        for (parent, name) in [&from, &to] {
+            settling.extend(self.0.settling.named(*parent, name));
+        }
         self.answer_after(settling, waits, move |tree| {
             let node = match tree.rename((from.0, &from.1), (to.0, &to.1), flags) {
                 Ok(Some(node)) => node,
@@ -352,7 +357,11 @@ impl Filesystem for Requests {
         reply: ReplyEntry,
     ) {
         let name = name.to_owned();
-        self.answer(self.0.waits_for_file(number.0), move |tree| {
+        let (settling, waits) = (
+            self.0.settling.of(number.0),
+            self.0.waits_for_file(number.0),
+        );
+        self.answer_after(settling, waits, move |tree| {
             let linked = tree.link(number.0, parent.0, &name);
             entry(reply, linked);
         });
@@ -407,7 +416,7 @@ impl Filesystem for Requests {
                 let number = FileHandle(opened.number);
                 match &opened.backing {
                     Some(backing) => reply.created_passthrough(
-                        &TRUST,
+                        &trust(&told),
                         &attributes,
                         generation,
                         number,
@@ -430,15 +439,16 @@ impl Filesystem for Requests {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _owner: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let settling = self.0.settling_for_reader(open.0);
         self.answer(settling.is_some(), move |tree| {
-            if let Some(node) = settling {
-                drop(node.content_at_rest());
+            if let Some((node, settling)) = settling {
+                Tree::wait_to_read(&node, &settling);
             }
-            match tree.read(open.0, offset, size) {
+            // Source: Linux fs/fuse/file.c, `fuse_send_read`: reads past the cache are somebody's.
+            match tree.read(open.0, (offset, size), owner.is_none()) {
                 Ok(bytes) => reply.data(&bytes),
                 Err(errno) => reply.error(refusal(errno)),
             }
@@ -511,13 +521,7 @@ impl Filesystem for Requests {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        if let Some(node) = self.0.release(open.0) {
-            let tree = self.0.clone();
-            self.0.closers.hand_over(move || {
-                // Nobody is there to be told; `status` shows it.
-                let _ = tree.finish(&node);
-            });
-        }
+        self.0.go_on(self.0.release(open.0));
         reply.ok();
     }
 
@@ -529,8 +533,12 @@ impl Filesystem for Requests {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        // The hook may have put another file in its place, which is not on the disk before.
-        self.answer_after(self.0.settling.of(number.0), false, move |tree| {
+        // The hook may have put another file in its place, which is not on the disk before. Who writes unseen would wait for himself.
+        let settling = match self.0.opens.file(open.0).map(|open| open.way) {
+            Ok(Way::Unseen) => Vec::new(),
+            _ => self.0.settling.of(number.0),
+        };
+        self.answer_after(settling, false, move |tree| {
             empty(reply, tree.sync(open.0, datasync));
         });
     }
@@ -556,6 +564,7 @@ impl Filesystem for Requests {
             _ => Vec::new(),
         };
         self.answer_after(settling, false, move |tree| {
+            tree.judge_those(|node| node.place().0 == number.0);
             let read = tree.opens.directory(open.0).and_then(|directory| {
                 directory.read(offset, &mut |found| {
                     tree.is_reserved(&found.name)
@@ -586,6 +595,7 @@ impl Filesystem for Requests {
         // The kernel is going to believe what names lead to, so that none may come to lead elsewhere unknown to it: it has the directory
         // locked until it is answered, and hears of what settles later after that.
         self.answer_after(self.0.settling.within(number.0), false, move |tree| {
+            tree.judge_those(|node| node.place().0 == number.0);
             read_with_attributes(tree, open, offset, caller, reply);
         });
     }
@@ -611,6 +621,8 @@ impl Filesystem for Requests {
         reply: ReplyEmpty,
     ) {
         self.answer_after(self.0.settling.within(number.0), false, move |tree| {
+            // What is on the disk is to have its name there.
+            tree.judge_those(|node| node.place().0 == number.0);
             let synced = tree.opens.directory(open.0);
             empty(
                 reply,

@@ -14,9 +14,13 @@ use rustix::{fs::OFlags, io::Errno};
 use crate::{
     Held, MakeLast,
     file_id::FileId,
+    files::Released,
     held::{has_begun, rename_over_nothing, unmark_half},
     node::{Content, Name, Node, Phase, Place, State},
+    open::Way,
+    settling::{CLOSING, Ending},
     tree::{Tree, head, held_name, is_same_inode},
+    unseen::Stamp,
 };
 
 /// How many files may settle at once; the writers of more wait for the disk. Each holds some descriptors.
@@ -38,7 +42,11 @@ impl Tree {
         node: &Arc<Node>,
         answer: impl FnOnce(Result<(), Errno>),
     ) {
-        let refusal = self.refusal(node, &node.content_at_rest());
+        let content = node.content_at_rest();
+        // One that writes unseen may have written since.
+        let is_current = content.unseen == 0 || self.is_unchanged(node, &content);
+        let refusal = self.refusal(node, &content).filter(|_| is_current);
+        drop(content);
         if let Some(errno) = refusal {
             return answer(Err(errno));
         }
@@ -46,6 +54,9 @@ impl Tree {
             Ok(Some(begun)) => begun,
             Ok(None) => return answer(Ok(())),
             Err(errno) => return answer(Err(errno)),
+        };
+        let Some(begun) = self.make_ready(node, begun) else {
+            return answer(Ok(()));
         };
         let (parent, name) = begun.place.clone();
         let may_settle = matches!(&begun.finished, Ok(finished) if finished.make_last.is_some())
@@ -74,6 +85,56 @@ impl Tree {
         answer(Ok(()));
     }
 
+    /// Keeps what the hook has finished until no descriptor is open any more that writes unseen. Answers it where none is.
+    fn make_ready(&self, node: &Arc<Node>, begun: Begun) -> Option<Begun> {
+        let is_seen =
+            matches!(&begun.finished, Ok(finished) if finished.shown.state == State::Seen);
+        if !is_seen || node.content().unseen == 0 {
+            return Some(begun);
+        }
+        self.settling.wait_for_room(MOST_SETTLING);
+        let ending = self.settling.begin_closing(node);
+        let mut content = node.content();
+        // Others are released meanwhile.
+        if content.unseen == 0 {
+            return Some(begun);
+        }
+        content.since = begun.since;
+        content.ready = Some(Box::new(Ready { begun, ending }));
+        content.state = State::Held(Phase::Ready);
+        drop(content);
+        node.tell_finished();
+        self.tell_attributes(node.number);
+        None
+    }
+
+    /// Does what is to be done when a descriptor is not open any more, on another thread.
+    pub(crate) fn go_on(self: &Arc<Self>, released: Released) {
+        match released {
+            Released::Left => {}
+            Released::Shows(node, ready) => self.show_ready(node, ready),
+            Released::Finishes(node) => {
+                let tree = self.clone();
+                self.closers.hand_over(move || {
+                    // Nobody is there to be told; `status` shows it.
+                    let _ = tree.finish(&node);
+                });
+            }
+        }
+    }
+
+    /// Shows what the hook has finished, when it lasts.
+    fn show_ready(self: &Arc<Self>, node: Arc<Node>, ready: Ready) {
+        let Ready { begun, ending } = ready;
+        ending.flushes();
+        let tree = self.clone();
+        self.flushers.hand_over_or_do(move || {
+            // The hook has told of what fails now.
+            let _ = tree.end(&node, begun);
+            drop(ending);
+        });
+    }
+
     /// Why the hook has refused what was written last.
     pub(crate) fn refusal(&self, node: &Node, content: &Content) -> Option<Errno> {
         let is_refused = || match content.state {
@@ -95,6 +156,11 @@ impl Tree {
     ///
     /// The kernel waits for an answer about the directories meanwhile, so it has to be told afterwards.
     pub(crate) fn finish_renamed(&self, node: &Arc<Node>, from: Place) -> Result<(), Errno> {
+        // Somebody may still write to it: his close finishes it. Or the kernel has not told yet that it was the last.
+        node.wait_for_release(CLOSING);
+        if node.content().unseen > 0 {
+            return Ok(());
+        }
         let result = self.finish_untold(node);
         if result.is_err()
             && let Err(errno) = self.put_back(node, from)
@@ -136,15 +202,21 @@ impl Tree {
             return Ok(None);
         };
         let place = begun.place.clone();
-        self.end(node, begun).map(|()| Some(place))
+        match self.make_ready(node, begun) {
+            None => Ok(None),
+            Some(begun) => self.end(node, begun).map(|()| Some(place)),
+        }
     }
 
     /// Has the hook finish a file. Nothing where there is nothing to finish.
     fn begin(&self, node: &Arc<Node>, asks: Asks) -> Result<Option<Begun>, Errno> {
         let mut content = node.content_at_rest();
-        let State::Held(_) = content.state else {
-            return Ok(None);
-        };
+        match content.state {
+            State::Held(Phase::Ready) if self.is_unchanged(node, &content) => return Ok(None),
+            State::Held(Phase::Ready) => content.anew(),
+            State::Held(_) => {}
+            _ => return Ok(None),
+        }
         // Somebody has opened it for writing since it was decided to finish it: his close finishes it.
         if !content.is_last(0) {
             return Ok(None);
@@ -159,20 +231,32 @@ impl Tree {
         content.dirty = false;
         content.epoch += 1;
         let writers: Vec<u64> = content.writers.keys().copied().collect();
+        let stamp = self.stamp(node);
         let is_flushed = content.is_flushed || asks == Asks::Other;
         drop(content);
         for open in writers
             .into_iter()
             .filter_map(|open| self.opens.file(open).ok())
+            .filter(|open| open.way != Way::Unseen)
         {
             open.target().file = None;
         }
         let place = node.place();
         let finished = self.finish_at(node, (place.0, &place.1), is_flushed);
+        let modified = finished
+            .as_ref()
+            .ok()
+            .and_then(|finished| finished.modified);
+        // What was written while the hook refused it, or had another file in its place, is to be noticed as well.
+        let since = match modified {
+            Some(modified) => self.stamp(node).map(|stamp| stamp.modified(modified)),
+            None => stamp,
+        };
         Ok(Some(Begun {
             before,
             place,
             finished,
+            since,
         }))
     }
 
@@ -182,6 +266,7 @@ impl Tree {
             before,
             place: (parent, name),
             finished,
+            since,
         } = begun;
         let result = finished.and_then(|finished| self.show((parent, &name), finished));
         let left = match result {
@@ -192,6 +277,7 @@ impl Tree {
         content.epoch += 1;
         content.telling += 1;
         content.refused = result.as_ref().err().copied();
+        content.since = since;
         match &result {
             Ok(shown) => {
                 content.state = shown.state;
@@ -257,7 +343,7 @@ impl Tree {
             return Err(Errno::STALE);
         }
         let head = head(&file)?;
-        let (mut successor, mut make_last) = (None, None);
+        let (mut successor, mut make_last, mut modified) = (None, None, None);
         // It may have been overwritten by something else meanwhile.
         let state = if self.concerns(path.as_deref(), &head) {
             let Some(path) = &path else {
@@ -268,15 +354,22 @@ impl Tree {
                 directory: directory.as_fd(),
                 name: &held,
                 is_flushed,
+                has_writers: node
+                    .content()
+                    .backing
+                    .as_ref()
+                    .is_some_and(|backing| backing.writes),
             };
             // A panic of the hook must end as any other failure does.
             let result = catch_unwind(AssertUnwindSafe(|| self.hook.finish(&file)));
             // The hook may have put another file in its place.
             let before = found.stat;
             self.keep(Some(found), (parent, &held));
-            make_last = result.unwrap_or(Err(Errno::IO))?;
+            let done = result.unwrap_or(Err(Errno::IO))?;
+            make_last = done.make_last;
             let found = self.find(&directory, &held)?;
             if is_same_inode(&found.stat, &before) {
+                modified = Some(done.modified);
                 State::Seen
             } else {
                 successor = Some(FileId::of(&found.file)?);
@@ -297,6 +390,7 @@ impl Tree {
         Ok(Finished {
             directory,
             make_last,
+            modified,
             shown: Shown {
                 state,
                 path,
@@ -311,6 +405,7 @@ impl Tree {
             directory,
             make_last,
             shown,
+            ..
         } = finished;
         let mut is_shown = false;
         let mut show = || {
@@ -377,11 +472,32 @@ enum Asks {
 }
 
 /// A file that the hook has had.
-struct Begun {
+pub(crate) struct Begun {
     /// What it was before.
     before: State,
     place: Place,
     finished: Result<Finished, Errno>,
+    /// What the file was when the hook left it or, where that has not finished it, before.
+    since: Option<Stamp>,
+}
+
+/// What the hook has finished, while somebody may still write to it.
+pub(crate) struct Ready {
+    begun: Begun,
+    ending: Ending,
+}
+
+impl Ready {
+    /// Another copy of a descriptor is being closed, which may be the last.
+    pub(crate) fn closes(&self) {
+        self.ending.closes();
+    }
+}
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ready").finish_non_exhaustive()
+    }
 }
 
 impl Begun {
@@ -395,6 +511,8 @@ impl Begun {
 struct Finished {
     directory: OwnedFd,
     make_last: Option<MakeLast>,
+    /// When the hook left it, where it is the same file.
+    modified: Option<(i64, u32)>,
     shown: Shown,
 }
 

@@ -115,8 +115,20 @@ impl Tree {
         has_name()?;
         // Before the name is gone, so that whoever looks finds the one or the other.
         self.enter(node);
-        rename_over_nothing(&directory, &name, &directory, &held_name(&name))
+        let held = held_name(&name);
+        rename_over_nothing(&directory, &name, &directory, &held)
             .inspect_err(|_| self.leave(node))?;
+        // Another may have been renamed there in this moment.
+        let is_other = |found: Found| !is_same_inode(&found.stat, &stat);
+        if self.find(&directory, &held).is_ok_and(is_other) {
+            match rename_over_nothing(&directory, &held, &directory, &name) {
+                // A newer one has come.
+                Err(Errno::EXIST) => remove(&directory, &held)?,
+                result => result?,
+            }
+            self.leave(node);
+            return Err(Errno::STALE);
+        }
         content.state = State::Held(Phase::Written);
         content.epoch += 1;
         Ok(())
@@ -142,6 +154,7 @@ impl Tree {
         })?;
         content.state = State::Held(Phase::Written);
         content.dirty = true;
+        content.may_replace = true;
         content.epoch += 1;
         Ok(())
     }
@@ -319,7 +332,7 @@ impl Tree {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
-        content.state = State::Nameless;
+        (content.state, content.ready) = (State::Nameless, None);
         // By the place that it has until it is kept.
         self.leave(node);
         self.keep(doomed, (parent, name));
@@ -366,13 +379,18 @@ impl Tree {
         to: &OwnedFd,
         place: Place,
     ) -> Result<(), Errno> {
-        let content = node.content_at_rest();
+        let mut content = node.content_at_rest();
         if !matches!(content.state, State::Held(_)) {
             return Err(Errno::STALE);
+        }
+        if content.state == State::Held(Phase::Ready) {
+            // Of its old name: the last close has it finished anew.
+            content.anew();
         }
         let (parent, name) = node.place();
         let was = self.path_of(parent, &name);
         rename_over_nothing(from, &held_name(&name), to, &held_name(&place.1))?;
+        content.may_replace = true;
         self.leave(node);
         node.set_place(place);
         self.enter(node);

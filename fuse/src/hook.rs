@@ -19,14 +19,22 @@ pub trait Hook: Send + Sync + 'static {
     /// where the file's name is not known: then, whether it would be by any name.
     fn concerns(&self, path: &Path, head: &[u8]) -> bool;
 
-    /// Finishes a file whose writers have closed it. Nobody can open or change it through the mount meanwhile.
+    /// Whether a file of this name is expected to become one that is held back. Nobody reads such a file before its first bytes have been
+    /// written.
+    fn expects(&self, path: &Path) -> bool;
+
+    /// Whether what is held back at this path tells itself if a part of it was not written. Then the kernel may pass the writes of a new
+    /// file to the file below, where nobody sees one that fails.
+    fn checks_itself(&self, path: &Path) -> bool;
+
+    /// Finishes a file whose writers have closed it. Nobody can open or change it through the mount meanwhile, but for what
+    /// [`Held::has_writers`] says.
     ///
-    /// The file may be changed, or be replaced under its present name. Where that is not on the disk yet, what makes it last and
-    /// shows it then is answered, for which `close` need not wait.
+    /// The file may be changed, or be replaced under its present name.
     ///
     /// # Errors
     /// What `close` is to answer. The file then stays held back.
-    fn finish(&self, held: &Held<'_>) -> Result<Option<MakeLast>, Errno>;
+    fn finish(&self, held: &Held<'_>) -> Result<Finished, Errno>;
 
     /// Whether a name is one that the hook itself gives for a while to a file beside the one that it finishes. Such names are
     /// the mount's own: nobody sees or makes them.
@@ -50,6 +58,22 @@ pub trait Hook: Send + Sync + 'static {
     fn is_same_below(&self, from: &Path, to: &Path) -> bool;
 }
 
+/// What a hook has done.
+pub struct Finished {
+    /// What makes the file last and shows it then, for which `close` need not wait; nothing where it is on the disk already.
+    pub make_last: Option<MakeLast>,
+    /// When the file was modified last, in seconds and nanoseconds since 1970, as the hook left it: what is written later has another time.
+    pub modified: (i64, u32),
+}
+
+impl std::fmt::Debug for Finished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Finished")
+            .field("modified", &self.modified)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Makes what was finished last, and calls what it is given then, by which the file is seen. Where either fails, the file stays held
 /// back.
 pub type MakeLast =
@@ -66,4 +90,7 @@ pub struct Held<'a> {
     pub name: &'a OsStr,
     /// Whether a writer may rely on what he has written being on the disk, as after fsync(2).
     pub is_flushed: bool,
+    /// Whether a copy of a descriptor may still be open that writes past the mount. What it writes is noticed, and the file finished anew, as
+    /// long as it stays the same file.
+    pub has_writers: bool,
 }

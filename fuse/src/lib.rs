@@ -29,8 +29,9 @@ mod redirects;
 mod renames;
 mod settling;
 mod tree;
+mod unseen;
 
 pub use error::Error;
-pub use hook::{HEAD, Held, Hook, MakeLast};
+pub use hook::{Finished, HEAD, Held, Hook, MakeLast};
 pub use mount::{HeldBack, Mount, Progress, Reading, Unreadable};
 pub use rustix::io::Errno;

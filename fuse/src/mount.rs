@@ -59,6 +59,8 @@ pub enum Progress {
     Written,
     /// The hook works on it.
     Finishing,
+    /// The hook has finished it, and a copy of its writer's descriptor is still open.
+    Closing,
     /// The hook has refused it.
     Refused,
 }
@@ -159,9 +161,11 @@ impl Mount {
         let progress = |node: &Node| match node.content().state {
             State::Held(Phase::Written) => Some(Progress::Written),
             State::Held(Phase::Finishing) => Some(Progress::Finishing),
+            State::Held(Phase::Ready) => Some(Progress::Closing),
             State::Held(Phase::Refused) => Some(Progress::Refused),
             State::Unknown | State::Plain | State::Nameless | State::Seen | State::Replaced => None,
         };
+        self.tree.judge_those(|_| true);
         let all = self.tree.index.all();
         let shown = all.iter().filter_map(|node| {
             Some(HeldBack {
@@ -246,9 +250,8 @@ impl Mount {
                 let _ = session.join();
                 let _ = tell.send(());
             });
-        if joined.is_ok() {
-            let _ = told.recv_timeout(grace);
-        }
+        let is_closed = joined.is_ok() && told.recv_timeout(grace).is_ok();
+        self.tree.leave_unseen(is_closed);
         // These hand over to those.
         self.tree.renamers.end();
         self.tree.closers.end();

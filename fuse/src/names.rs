@@ -48,6 +48,18 @@ pub(crate) struct NewMode {
 pub(crate) struct Told {
     pub(crate) node: Arc<Node>,
     pub(crate) stat: Stat,
+    /// Whether another file is going to take its place.
+    pub(crate) is_contested: bool,
+}
+
+impl Told {
+    pub(crate) fn new(node: Arc<Node>, stat: Stat) -> Self {
+        Self {
+            node,
+            stat,
+            is_contested: false,
+        }
+    }
 }
 
 impl Tree {
@@ -71,11 +83,12 @@ impl Tree {
                     return Ok(Told {
                         node,
                         stat: found.stat,
+                        is_contested: self.index.find(parent, name).is_some(),
                     });
                 };
                 self.nodes.forget(node.number, 1);
                 let (node, stat) = self.new_version(&directory, &place, &found.file, start)?;
-                Ok(Told { node, stat })
+                Ok(Told::new(node, stat))
             }
             Err(Errno::NOENT) => {
                 let node = self.index.find(parent, name).ok_or(Errno::NOENT)?;
@@ -83,7 +96,7 @@ impl Tree {
                     Ok(file) => {
                         let stat = rustix::fs::fstat(&*file)?;
                         self.nodes.told(&node);
-                        Ok(Told { node, stat })
+                        Ok(Told::new(node, stat))
                     }
                     // Somebody has removed it behind the mount's back.
                     Err(Errno::STALE) => match self.discard(parent, name, &directory)? {
@@ -170,7 +183,7 @@ impl Tree {
         })?;
         let node = self.look_up(&given, (parent, name.to_owned()))?;
         let stat = rustix::fs::fstat(&given.file)?;
-        Ok(Told { node, stat })
+        Ok(Told::new(node, stat))
     }
 
     pub(crate) fn make_directory(
@@ -233,12 +246,15 @@ impl Tree {
         let node = self.node(number)?;
         let directory = self.directory_for(parent, name)?;
         // Kept until it has both names: whoever holds it back meanwhile counts them.
-        let content = node.content_at_rest();
+        let mut content = node.content_at_rest();
         if node.kind == FileType::RegularFile {
+            self.judge(&node, &mut content)?;
             if content.is_held() {
                 return Err(Errno::BUSY);
             }
             let to = self.path_of(parent, name);
+            self.note_name(&mut content, to.as_deref());
+            self.note_name(&mut content, self.path(&node).as_deref());
             self.check_link(&node, &content, to.as_deref())?;
         }
         let file = self.reach(&node)?;
@@ -246,7 +262,7 @@ impl Tree {
         drop(content);
         self.nodes.told(&node);
         let stat = rustix::fs::fstat(&*file)?;
-        Ok(Told { node, stat })
+        Ok(Told::new(node, stat))
     }
 
     pub(crate) fn unlink(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
@@ -254,6 +270,7 @@ impl Tree {
             return Err(Errno::NOENT);
         }
         let directory = self.directory(parent)?;
+        self.judge_named(parent, name);
         match self.remove_name(parent, name, &directory) {
             // It may have come to be held back in this moment.
             Err(Errno::NOENT) => self.remove_name(parent, name, &directory),

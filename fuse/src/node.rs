@@ -6,13 +6,13 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use fuser::BackingId;
 use rustix::{fs::FileType, io::Errno};
 
-use crate::file_id::FileId;
+use crate::{file_id::FileId, finishing::Ready, settling::Ending, unseen::Stamp};
 
 /// The number of the root. Source: Linux include/uapi/linux/fuse.h, `FUSE_ROOT_ID`.
 pub(crate) const ROOT: u64 = 1;
@@ -51,13 +51,25 @@ pub(crate) struct Content {
     pub(crate) dirty: bool,
     /// The descriptors that are open for writing, and what each did last.
     pub(crate) writers: HashMap<u64, Writing>,
-    /// How many descriptors the kernel does not pass to the file below. As long as there is one, or the kernel has not even
+    /// How many descriptors the kernel has open otherwise than by `backing`. As long as there is one, or the kernel has not even
     /// learned yet that it is opened, none may be passed: the kernel would fail either.
     pub(crate) unpassed: usize,
-    /// How many descriptors the kernel passes to the file below.
-    pub(crate) passed: usize,
-    /// What these are passed to. The kernel wants the same for all of them.
-    pub(crate) backing: Option<Arc<BackingId>>,
+    /// How many descriptors the kernel has open by `backing`.
+    pub(crate) backed: usize,
+    /// What reads and writes are passed to. The kernel wants the same for all descriptors.
+    pub(crate) backing: Option<Backing>,
+    /// How many descriptors write past this program.
+    pub(crate) unseen: usize,
+    /// What the file was when the hook finished or refused it, while such descriptors were open.
+    pub(crate) since: Option<Stamp>,
+    /// Whether one of several names may be such that the content alone does not tell what it is.
+    pub(crate) by_any_name: bool,
+    /// While a copy of a descriptor was closed, and it is not known yet whether it was the last, nor what the file is.
+    pub(crate) closing: Option<Ending>,
+    /// Whether it may have been renamed to where it is to take the place of another file.
+    pub(crate) may_replace: bool,
+    /// What the hook has finished meanwhile.
+    pub(crate) ready: Option<Box<Ready>>,
     /// How many descriptors there are.
     pub(crate) opens: usize,
     /// When it was made as a new version of another, until somebody has it open.
@@ -72,6 +84,14 @@ pub(crate) struct Content {
     pub(crate) successor: Option<FileId>,
     /// Whether a writer may rely on its being on the disk.
     pub(crate) is_flushed: bool,
+}
+
+/// A file below that the kernel passes reads and writes to.
+#[derive(Debug, Clone)]
+pub(crate) struct Backing {
+    pub(crate) id: Arc<BackingId>,
+    /// Whether it is open for writing.
+    pub(crate) writes: bool,
 }
 
 /// Whether a file is seen.
@@ -99,6 +119,8 @@ pub(crate) enum Phase {
     Written,
     /// The hook has it.
     Finishing,
+    /// The hook has finished it, and it is shown when no copy of a descriptor is open any more that writes past this program.
+    Ready,
     /// The hook has refused it.
     Refused,
 }
@@ -148,6 +170,16 @@ impl Node {
 
     pub(crate) fn content(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody writes unseen who has closed a copy of his descriptor, for so long at the most.
+    pub(crate) fn wait_for_release(&self, longest: Duration) {
+        let waited = self
+            .finished
+            .wait_timeout_while(self.content(), longest, |content| {
+                content.unseen > 0 && content.is_last(0)
+            });
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The content, when the hook does not have it.

@@ -27,6 +27,8 @@ pub(crate) struct OpenFile {
     pub(crate) node: Arc<Node>,
     pub(crate) access: Access,
     pub(crate) way: Way,
+    /// Whether the kernel has it open by what it passes this inode's reads and writes to, be they passed for this descriptor or not.
+    pub(crate) is_backed: bool,
     target: Mutex<Target>,
 }
 
@@ -53,11 +55,30 @@ pub(crate) enum Way {
     Asks,
     /// Through the kernel's cache.
     Caches,
-    /// Passed to the file below.
+    /// Passed to the file below, which is not held back as long as the descriptor is open.
     Passes,
+    /// Writes are passed to the file below, and it is looked at when somebody looks for it or closes it: see `unseen`.
+    Unseen,
 }
 
 impl OpenFile {
+    pub(crate) fn new(
+        number: u64,
+        target: Target,
+        access: Access,
+        way: Way,
+        is_backed: bool,
+    ) -> Self {
+        Self {
+            number,
+            node: target.node.clone(),
+            access,
+            way,
+            is_backed,
+            target: Mutex::new(target),
+        }
+    }
+
     pub(crate) fn target(&self) -> MutexGuard<'_, Target> {
         self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,16 +179,9 @@ impl Opens {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn add(&self, number: u64, target: Target, access: Access, way: Way) {
-        let open = OpenFile {
-            number,
-            node: target.node.clone(),
-            access,
-            way,
-            target: Mutex::new(target),
-        };
+    pub(crate) fn add(&self, open: OpenFile) {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        files.insert(number, Arc::new(open));
+        files.insert(open.number, Arc::new(open));
     }
 
     pub(crate) fn file(&self, number: u64) -> Result<Arc<OpenFile>, Errno> {

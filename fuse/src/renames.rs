@@ -81,6 +81,8 @@ impl Tree {
         for place in [from, to] {
             self.wait_for(&(place.0, place.1.to_owned()));
         }
+        self.judge_named(from.0, from.1);
+        self.judge_named(to.0, to.1);
         let (held, over) = (self.index.find(from.0, from.1), self.index.find(to.0, to.1));
         let source = match self.find(&old, from.1) {
             Ok(found) => Some(found),
@@ -104,10 +106,14 @@ impl Tree {
             self.rename_held(held, (&old, from), (&new, to), flags)?;
             return Ok(None);
         };
+        if source.kind() == FileType::Directory {
+            self.judge_those(|_| true);
+        }
         let _alone = self.alone(&[(&source, from, to)]);
         let node = self.mover(&source, from)?;
         // Kept until it has its new name, by which its next write is judged.
         let mut content = node.content_at_rest();
+        self.note_name(&mut content, self.path_of(to.0, to.1).as_deref());
         if self.check_rename(&source, &content, from, to)? == Move::Finishes {
             if held.is_some() {
                 return Err(Errno::BUSY);
@@ -155,7 +161,12 @@ impl Tree {
             true => (&one, &other),
             false => (&other, &one),
         };
-        let (first, second) = (first.content_at_rest(), second.content_at_rest());
+        let (mut first, mut second) = (first.content_at_rest(), second.content_at_rest());
+        for content in [&mut first, &mut second] {
+            for (parent, name) in [from, to] {
+                self.note_name(content, self.path_of(parent, name).as_deref());
+            }
+        }
         let (content, other_content) = match one.number < other.number {
             true => (&first, &second),
             false => (&second, &first),

@@ -3,9 +3,14 @@
 use std::{
     ffi::OsStr,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use crate::node::Node;
+
+/// How long it is waited for the last copy of a descriptor to be closed after one was. The kernel tells of it at once where that was
+/// the last.
+pub(crate) const CLOSING: Duration = Duration::from_secs(1);
 
 /// All that settles.
 #[derive(Debug, Default)]
@@ -15,8 +20,19 @@ pub(crate) struct Settling(Mutex<Vec<Arc<Settles>>>);
 #[derive(Debug)]
 pub(crate) struct Settles {
     node: Arc<Node>,
-    has_ended: Mutex<bool>,
-    ended: Condvar,
+    stage: Mutex<Stage>,
+    changed: Condvar,
+}
+
+/// How far a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// A copy of a descriptor was closed then, and it is not known yet whether it was the last.
+    Closes(Instant),
+    /// It is made to last.
+    Flushes,
+    /// It is seen, or is not going to be.
+    Ended,
 }
 
 /// Ends the settling of a file when it is dropped, whatever came of it.
@@ -27,14 +43,60 @@ pub(crate) struct Ending {
 }
 
 impl Settles {
-    /// Waits until the file is seen, or is not going to be.
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the file is seen, or is not going to be soon: somebody has a copy of the descriptor open.
     pub(crate) fn wait(&self) {
-        let has_ended = self
-            .has_ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let ended = self.ended.wait_while(has_ended, |has_ended| !*has_ended);
-        drop(ended.unwrap_or_else(PoisonError::into_inner));
+        self.wait_while(|stage| stage != Stage::Ended);
+    }
+
+    /// Waits until the last copy of the descriptor is closed, or is not going to be soon.
+    pub(crate) fn wait_for_close(&self) {
+        self.wait_while(|stage| matches!(stage, Stage::Closes(_)));
+    }
+
+    fn wait_while(&self, waits: impl Fn(Stage) -> bool) {
+        let mut stage = self.stage();
+        while waits(*stage) {
+            stage = match *stage {
+                Stage::Closes(since) => {
+                    let left = CLOSING.saturating_sub(since.elapsed());
+                    if left.is_zero() {
+                        return;
+                    }
+                    let waited = self.changed.wait_timeout(stage, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                Stage::Flushes | Stage::Ended => self
+                    .changed
+                    .wait(stage)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Whether it is worth to wait for it.
+    fn is_awaited(&self) -> bool {
+        match *self.stage() {
+            Stage::Closes(since) => since.elapsed() < CLOSING,
+            Stage::Flushes => true,
+            Stage::Ended => false,
+        }
+    }
+}
+
+impl Ending {
+    /// Another copy of the descriptor is being closed.
+    pub(crate) fn closes(&self) {
+        *self.file.stage() = Stage::Closes(Instant::now());
+    }
+
+    /// The last copy of the descriptor has been closed.
+    pub(crate) fn flushes(&self) {
+        *self.file.stage() = Stage::Flushes;
+        self.file.changed.notify_all();
     }
 }
 
@@ -45,10 +107,19 @@ impl Settling {
 
     /// From here on, whoever looks for the file waits.
     pub(crate) fn begin(self: &Arc<Self>, node: &Arc<Node>) -> Ending {
+        self.begin_with(node, Stage::Flushes)
+    }
+
+    /// The same from the moment on at which a copy of its descriptor is being closed.
+    pub(crate) fn begin_closing(self: &Arc<Self>, node: &Arc<Node>) -> Ending {
+        self.begin_with(node, Stage::Closes(Instant::now()))
+    }
+
+    fn begin_with(self: &Arc<Self>, node: &Arc<Node>, stage: Stage) -> Ending {
         let file = Arc::new(Settles {
             node: node.clone(),
-            has_ended: Mutex::new(false),
-            ended: Condvar::new(),
+            stage: Mutex::new(stage),
+            changed: Condvar::new(),
         });
         self.lock().push(file.clone());
         Ending {
@@ -57,8 +128,20 @@ impl Settling {
         }
     }
 
+    /// How many are waited for.
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.those(|_| true).len()
+    }
+
+    /// Waits until fewer than so many are waited for.
+    pub(crate) fn wait_for_room(&self, most: usize) {
+        loop {
+            let those = self.those(|_| true);
+            match those.first() {
+                Some(first) if those.len() >= most => first.wait(),
+                _ => return,
+            }
+        }
     }
 
     /// What settles by a name.
@@ -78,14 +161,14 @@ impl Settling {
 
     /// All.
     pub(crate) fn all(&self) -> Vec<Arc<Settles>> {
-        self.lock().clone()
+        self.those(|_| true)
     }
 
     fn those(&self, is_one: impl Fn(&Node) -> bool) -> Vec<Arc<Settles>> {
         let files = self.lock();
         files
             .iter()
-            .filter(|file| is_one(&file.node))
+            .filter(|file| is_one(&file.node) && file.is_awaited())
             .cloned()
             .collect()
     }
@@ -96,12 +179,7 @@ impl Drop for Ending {
         self.settling
             .lock()
             .retain(|file| !Arc::ptr_eq(file, &self.file));
-        let mut has_ended = self
-            .file
-            .has_ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *has_ended = true;
-        self.file.ended.notify_all();
+        *self.file.stage() = Stage::Ended;
+        self.file.changed.notify_all();
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     open::Opens,
     redirects::Redirects,
     settling::Settling,
+    unseen::Unseen,
 };
 
 /// How long the kernel may believe what it was told. What changes through the mount is told at once.
@@ -65,6 +66,7 @@ pub(crate) struct Tree {
     /// otherwise has it alone, so that no such file comes along unseen.
     pub(crate) passing: RwLock<()>,
     pub(crate) settling: Arc<Settling>,
+    pub(crate) unseen: Unseen,
 }
 
 impl std::fmt::Debug for Tree {
@@ -124,6 +126,7 @@ impl Tree {
             passes: AtomicBool::new(false),
             passing: RwLock::default(),
             settling: Arc::default(),
+            unseen: Unseen::default(),
         })
     }
 

@@ -23,7 +23,8 @@ use std::{
 };
 
 use common::{
-    Found, Mounted, close, each_manner, errno, found, letter, names, nul_letter, read_letter, until,
+    Found, Mounted, close, create_seen, each_manner, errno, found, letter, names, nul_letter,
+    read_letter, until,
 };
 use rustix::fs::{Mode, OFlags};
 use signdrop_fuse::{Errno, Progress};
@@ -210,7 +211,7 @@ fn many_may_open_one_letter_for_writing_at_once() {
 fn a_descriptor_that_writes_on_is_not_led_to_another_letter() {
     each_manner(|mounted| {
         let path = mounted.at().join("letter");
-        let writer = File::create(&path).unwrap();
+        let writer = create_seen(&path);
         writer.write_all_at(&letter(b"first"), 0).unwrap();
         close(writer.try_clone().unwrap()).unwrap();
         assert_eq!(found(&path), Found::Sealed);
@@ -236,7 +237,9 @@ fn what_is_renamed_last_has_the_name() {
                 let upload = scope.spawn(|| fs::write(&path, letter(b"uploaded")));
                 until("with the hook", || {
                     let held = mounted.mount().held_back();
-                    held.iter().any(|held| held.progress == Progress::Finishing)
+                    held.iter().any(|held| {
+                        held.path == Path::new("letter") && held.progress == Progress::Finishing
+                    })
                 });
                 fs::rename(&temporary, &path).unwrap();
                 upload.join().unwrap()
@@ -269,7 +272,7 @@ fn a_file_is_not_judged_by_a_name_that_it_has_lost() {
     each_manner(|mounted| {
         let (draft, path) = (mounted.at().join("draft"), mounted.at().join("letter"));
         for by_descriptor in [false, true] {
-            let mut writer = File::create(&draft).unwrap();
+            let mut writer = create_seen(&draft);
             fs::hard_link(&draft, &path).unwrap();
             if by_descriptor {
                 fs::remove_file(&draft).unwrap();
@@ -581,7 +584,7 @@ fn what_is_not_watched_is_not_judged_whatever_names_it_has() {
 fn a_version_that_a_descriptor_was_led_on_to_is_not_thrown_away() {
     let mounted = Mounted::new();
     let path = mounted.at().join("letter");
-    let writer = File::create(&path).unwrap();
+    let writer = create_seen(&path);
     writer.write_all_at(&letter(b"first"), 0).unwrap();
     close(writer.try_clone().unwrap()).unwrap();
     assert_eq!(found(&path), Found::Sealed);
@@ -619,8 +622,9 @@ fn a_close_waits_for_the_hook_that_another_close_has_called() {
                 assert_eq!(first.join().unwrap(), wanted);
                 assert_eq!(second.join().unwrap(), wanted);
             });
-            let held = mounted.mount().held_back().len();
-            assert_eq!(held, usize::from(wanted.is_err()));
+            until("settled", || {
+                mounted.mount().held_back().len() == usize::from(wanted.is_err())
+            });
         });
     }
 }
@@ -694,7 +698,7 @@ fn what_the_hook_has_changed_before_it_failed_can_be_tried_again_written_and_rem
         let path = mounted.at().join("letter");
         let refuse = || {
             mounted.hook.fails_late.store(true, Ordering::SeqCst);
-            let mut writer = File::create(&path).unwrap();
+            let mut writer = create_seen(&path);
             writer.write_all(&letter(b"refused")).unwrap();
             let copy = writer.try_clone().unwrap();
             assert_eq!(close(copy), Err(Errno::NOSPC));
@@ -723,7 +727,7 @@ fn what_the_hook_has_changed_before_it_failed_can_be_tried_again_written_and_rem
         // By a descriptor that was open all the time, also where it was tried again meanwhile.
         for is_retried in [false, true] {
             mounted.hook.fails_late.store(true, Ordering::SeqCst);
-            let writer = File::create(&path).unwrap();
+            let writer = create_seen(&path);
             writer.write_all_at(&letter(b"refused"), 0).unwrap();
             assert_eq!(close(writer.try_clone().unwrap()), Err(Errno::NOSPC));
             if is_retried {

@@ -13,8 +13,6 @@ use rustix::{
     io::Errno,
 };
 
-use signdrop_watcher::{Writers, writers};
-
 use super::{Error, Flush, is_unsupported, move_modified_second, set_len, stamp_of, unchanged};
 use crate::{
     edit::{Edit, Splices},
@@ -302,7 +300,7 @@ impl<'a> Temporary<'a> {
                 (put, expected) = (out, put);
             } else if put != copy {
                 return Err(Error::Changed);
-            } else if is_written(original, stamp)? {
+            } else if self.place.is_written(original) || is_changed(original, stamp)? {
                 // Nobody can open the original by its name any more, but somebody had it open before.
                 (put, expected) = (out, put);
             } else {
@@ -312,9 +310,9 @@ impl<'a> Temporary<'a> {
     }
 }
 
-/// Whether somebody has a file open for writing, or has written to it since it was stamped.
-fn is_written(file: &File, stamp: Stamp) -> Result<bool, Error> {
-    Ok(writers(file) == Writers::Some || !stamp_of(file)?.has_content_of(&stamp))
+/// Whether somebody has written to a file since it was stamped.
+fn is_changed(file: &File, stamp: Stamp) -> Result<bool, Error> {
+    Ok(!stamp_of(file)?.has_content_of(&stamp))
 }
 
 /// Gives the copy the original's owner, mode, ACLs and extended attributes.

@@ -33,7 +33,11 @@ const LOOKS: u32 = 50;
 const LATER: Duration = Duration::from_millis(10);
 
 /// Why a file is held back that was never tried.
-const NOT_WHOLE: &str = "not whole: a write failed, or its writer ended before the first bytes; write it again or remove it";
+const NOT_WHOLE: &str = "not whole: a write failed, its writer ended before the first bytes, or goes on writing below since an earlier run; write it again, remove it, or try `signdrop retry` when nobody writes";
+
+/// Why a file is held back that has been signed.
+const CLOSING: &str =
+    "finished, and seen as soon as the last copy of its writer's descriptor is closed";
 
 /// The mounts that run.
 #[derive(Debug, Default)]
@@ -65,7 +69,7 @@ pub struct MountStatus {
 pub struct HeldFile {
     /// Where it is going to be seen; bytes that are not UTF-8 are replaced.
     pub path: String,
-    /// `written`, `finishing` or `failed`.
+    /// `written`, `finishing`, `closing` or `failed`.
     pub progress: String,
     /// Why it failed.
     pub reason: String,
@@ -154,6 +158,7 @@ impl Daemon {
                 progress: match held.progress {
                     Progress::Written => "written",
                     Progress::Finishing => "finishing",
+                    Progress::Closing => "closing",
                     Progress::Refused => "failed",
                 }
                 .into(),
@@ -161,6 +166,7 @@ impl Daemon {
                     Progress::Refused => self
                         .failure(&running.root.join(&held.path))
                         .unwrap_or_else(|| NOT_WHOLE.into()),
+                    Progress::Closing => CLOSING.into(),
                     Progress::Written | Progress::Finishing => String::new(),
                 },
             });
@@ -236,13 +242,30 @@ impl Hook for Finisher {
         })
     }
 
-    fn finish(&self, held: &Held<'_>) -> Result<Option<MakeLast>, Errno> {
+    fn expects(&self, path: &Path) -> bool {
+        path.file_name()
+            .is_some_and(|name| Format::of_name(name).is_some())
+    }
+
+    fn checks_itself(&self, path: &Path) -> bool {
+        // A module has no digest of its content.
+        path.file_name()
+            .is_some_and(|name| !Format::may_become_module(name))
+    }
+
+    fn finish(&self, held: &Held<'_>) -> Result<signdrop_fuse::Finished, Errno> {
         let finish = |daemon: &Daemon, config: &config::Config, drop: &Drop| {
             let begun = Instant::now();
             let place =
                 Place::within(held.directory, held.name).map_err(|error| errno_of(&error))?;
+            let place = match held.has_writers {
+                true => place.with_known_writers(),
+                false => place,
+            };
             let (root, artifact) = (drop.root.clone(), drop.root.join(held.path));
-            for _ in 0..LOOKS {
+            // The last close of one who goes on writing has it finished anew.
+            let looks = if held.has_writers { 2 } else { LOOKS };
+            for _ in 0..looks {
                 let way = &daemon.way;
                 let Finished {
                     settlement,
@@ -260,6 +283,7 @@ impl Hook for Finisher {
                     }
                     Settlement::Settled(record, freshness) => {
                         let daemon = self.daemon.clone();
+                        let modified = record.stamp.modified();
                         let make_last: MakeLast = Box::new(move |show| {
                             let daemon = daemon.upgrade().ok_or(Errno::IO)?;
                             let way = &daemon.way;
@@ -270,14 +294,21 @@ impl Hook for Finisher {
                             }
                             error.map_or(Ok(()), |error| Err(errno_of(&error)))
                         });
-                        return match flush {
-                            Flush::Later => Ok(Some(make_last)),
-                            Flush::Now => make_last(&mut || Ok(())).map(|()| None),
+                        let make_last = match flush {
+                            Flush::Later => Some(make_last),
+                            Flush::Now => make_last(&mut || Ok(())).map(|()| None)?,
                         };
+                        return Ok(signdrop_fuse::Finished {
+                            make_last,
+                            modified,
+                        });
                     }
                     Settlement::BeingWritten | Settlement::Again => thread::sleep(LATER),
                     Settlement::Nothing => return failed(),
                 }
+            }
+            if held.has_writers {
+                return Err(Errno::BUSY);
             }
             tracing::warn!(
                 ?artifact,

@@ -18,7 +18,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::{
         fd::{BorrowedFd, IntoRawFd as _},
-        unix::fs::{FileExt as _, PermissionsExt as _},
+        unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
     sync::{
@@ -30,7 +30,7 @@ use std::{
 };
 
 use rustix::fs::{Mode, OFlags};
-use signdrop_fuse::{Errno, Held, Hook, MakeLast, Mount};
+use signdrop_fuse::{Errno, Finished, Held, Hook, MakeLast, Mount};
 
 /// How long anything may take that has to happen; generous, since machines are slow at times, and no measure of speed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -126,6 +126,13 @@ pub fn close(file: File) -> Result<(), Errno> {
         0 => Ok(()),
         _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap()),
     }
+}
+
+/// Makes a file whose writes are seen, since it could be mapped: the kernel passes those of others where it can.
+pub fn create_seen(path: &Path) -> File {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(true);
+    options.open(path).unwrap()
 }
 
 /// The system's number of an error that has to be.
@@ -272,17 +279,30 @@ impl Hook for Seal {
         is_letter(head) && !is_draft
     }
 
-    fn finish(&self, held: &Held<'_>) -> Result<Option<MakeLast>, Errno> {
-        self.seal(held)?;
+    fn expects(&self, path: &Path) -> bool {
+        path.starts_with("expected")
+    }
+
+    fn checks_itself(&self, _path: &Path) -> bool {
+        true
+    }
+
+    fn finish(&self, held: &Held<'_>) -> Result<Finished, Errno> {
+        let modified = self.seal(held)?;
         let Some(disk) = self.disk.lock().unwrap().clone() else {
-            return Ok(None);
+            return Ok(Finished {
+                make_last: None,
+                modified,
+            });
         };
-        match held.is_flushed {
-            true => disk.flush().map(|()| None),
-            false => Ok(Some(Box::new(move |show| {
-                disk.flush().and_then(|()| show())
-            }))),
-        }
+        let make_last: Option<MakeLast> = match held.is_flushed {
+            true => disk.flush().map(|()| None)?,
+            false => Some(Box::new(move |show| disk.flush().and_then(|()| show()))),
+        };
+        Ok(Finished {
+            make_last,
+            modified,
+        })
     }
 
     fn makes(&self, name: &std::ffi::OsStr) -> bool {
@@ -317,7 +337,7 @@ impl Hook for Seal {
 }
 
 impl Seal {
-    fn seal(&self, held: &Held<'_>) -> Result<(), Errno> {
+    fn seal(&self, held: &Held<'_>) -> Result<(i64, u32), Errno> {
         let delay = *self.delay.lock().unwrap();
         self.calls.fetch_add(1, Ordering::SeqCst);
         thread::sleep(delay);
@@ -330,13 +350,18 @@ impl Seal {
         let mut bytes = Vec::new();
         (&file).read_to_end(&mut bytes).unwrap();
         match read_letter(&bytes) {
-            Found::Sealed => return Ok(()),
+            Found::Sealed => return Ok(modified(&file)),
             Found::Torn => return Err(Errno::IO),
             Found::Open => {}
         }
         let seal = sum(SECRET, &bytes[START..]).to_le_bytes();
         match *self.manner.lock().unwrap() {
-            Manner::InPlace => file.write_all_at(&seal, 20).unwrap(),
+            Manner::InPlace => {
+                file.write_all_at(&seal, 20).unwrap();
+                // What the kernel's clock, which ticks slowly, never gives.
+                let now = file.metadata().unwrap().modified().unwrap();
+                file.set_modified(now + Duration::from_nanos(1)).unwrap();
+            }
             Manner::ByCopy => {
                 bytes[20..28].copy_from_slice(&seal);
                 let copy = open(
@@ -358,9 +383,14 @@ impl Seal {
         }
         match self.fails_late.swap(false, Ordering::SeqCst) {
             true => Err(Errno::NOSPC),
-            false => Ok(()),
+            false => Ok(modified(&file)),
         }
     }
+}
+
+fn modified(file: &File) -> (i64, u32) {
+    let metadata = file.metadata().unwrap();
+    (metadata.mtime(), metadata.mtime_nsec() as u32)
 }
 
 fn open(directory: BorrowedFd<'_>, name: &std::ffi::OsStr, flags: OFlags) -> File {
