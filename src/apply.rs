@@ -361,7 +361,7 @@ pub(crate) fn stamp_of(file: &File) -> Result<Stamp, Error> {
 /// the kernel gives: a write in the same tick of its clock, which is some milliseconds long before Linux 6.13, has another one.
 fn move_modified_second(file: &File, before: Stamp) -> Result<(), Error> {
     let (second, nanosecond) = stamp_of(file)?.modified();
-    let modified = match second == before.modified_second() {
+    let modified = match second == before.modified().0 {
         true => (second + 1, 0),
         false => (second, (nanosecond + 1) % 1_000_000_000),
     };

@@ -64,11 +64,6 @@ impl Stamp {
     pub fn modified(&self) -> (i64, u32) {
         self.modified
     }
-
-    /// The second of the last change to the content, since 1970.
-    pub fn modified_second(&self) -> i64 {
-        self.modified.0
-    }
 }
 
 /// A name in a directory that is held open.

@@ -564,7 +564,7 @@ impl Filesystem for Requests {
             _ => Vec::new(),
         };
         self.answer_after(settling, false, move |tree| {
-            tree.judge_those(|node| node.place().0 == number.0);
+            tree.judge_within(number.0);
             let read = tree.opens.directory(open.0).and_then(|directory| {
                 directory.read(offset, &mut |found| {
                     tree.is_reserved(&found.name)
@@ -595,7 +595,7 @@ impl Filesystem for Requests {
         // The kernel is going to believe what names lead to, so that none may come to lead elsewhere unknown to it: it has the directory
         // locked until it is answered, and hears of what settles later after that.
         self.answer_after(self.0.settling.within(number.0), false, move |tree| {
-            tree.judge_those(|node| node.place().0 == number.0);
+            tree.judge_within(number.0);
             read_with_attributes(tree, open, offset, caller, reply);
         });
     }
@@ -622,7 +622,7 @@ impl Filesystem for Requests {
     ) {
         self.answer_after(self.0.settling.within(number.0), false, move |tree| {
             // What is on the disk is to have its name there.
-            tree.judge_those(|node| node.place().0 == number.0);
+            tree.judge_within(number.0);
             let synced = tree.opens.directory(open.0);
             empty(
                 reply,

@@ -130,15 +130,15 @@ impl Settling {
 
     /// How many are waited for.
     pub(crate) fn len(&self) -> usize {
-        self.those(|_| true).len()
+        self.all().len()
     }
 
     /// Waits until fewer than so many are waited for.
     pub(crate) fn wait_for_room(&self, most: usize) {
         loop {
-            let those = self.those(|_| true);
-            match those.first() {
-                Some(first) if those.len() >= most => first.wait(),
+            let all = self.all();
+            match all.first() {
+                Some(first) if all.len() >= most => first.wait(),
                 _ => return,
             }
         }

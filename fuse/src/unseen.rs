@@ -25,6 +25,9 @@ use crate::{
     tree::{self, Tree, head, held_name},
 };
 
+/// The longest name in bytes. Source: Linux include/uapi/linux/limits.h, `NAME_MAX`.
+const LONGEST_NAME: usize = 255;
+
 /// The files with descriptors that write past this program.
 #[derive(Debug, Default)]
 pub(crate) struct Unseen(Mutex<HashMap<u64, Arc<Node>>>);
@@ -79,7 +82,7 @@ impl Tree {
         only_writes
             && !lasts
             && self.passes()
-            && is_short_enough(name)
+            && held_name(name).len() <= LONGEST_NAME
             && self
                 .path_of(parent, name)
                 .is_some_and(|path| self.hook.checks_itself(&path))
@@ -254,6 +257,11 @@ impl Tree {
         }
     }
 
+    /// The same for those in a directory.
+    pub(crate) fn judge_within(&self, directory: u64) {
+        self.judge_those(|node| node.place().0 == directory);
+    }
+
     /// The same for what has a name, or is going to.
     pub(crate) fn judge_named(&self, directory: u64, name: &OsStr) {
         self.judge_those(|node| node.is_at((directory, name)));
@@ -408,9 +416,4 @@ impl Content {
 /// Whether no more first bytes can make a file what is held back, unless they are written over.
 fn is_decided(head: &[u8]) -> bool {
     head.len() == HEAD && has_begun(head)
-}
-
-/// Whether a file of this name can be held back.
-pub(crate) fn is_short_enough(name: &OsStr) -> bool {
-    held_name(name).len() <= 255
 }

@@ -29,6 +29,14 @@ fn passes(mounted: &Mounted) -> bool {
     mounted.mount().reading() == Reading::Passed
 }
 
+/// A new file with a letter in it, of whose descriptor a copy has been closed.
+fn closed_once(path: &Path) -> File {
+    let file = File::create(path).unwrap();
+    file.write_all_at(&letter(b"once"), 0).unwrap();
+    close(file.try_clone().unwrap()).unwrap();
+    file
+}
+
 /// By the place where writes arrive: what is passed needs no request.
 #[test]
 fn what_is_written_to_a_new_file_is_passed_where_the_kernel_can() {
@@ -59,9 +67,7 @@ fn what_is_written_to_a_new_file_is_passed_where_the_kernel_can() {
 fn a_letter_is_shown_when_the_last_copy_of_its_descriptor_is_closed() {
     let mounted = Mounted::new();
     let path = mounted.at().join("letter");
-    let file = File::create(&path).unwrap();
-    file.write_all_at(&letter(b"once"), 0).unwrap();
-    close(file.try_clone().unwrap()).unwrap();
+    let file = closed_once(&path);
     if passes(&mounted) {
         // Somebody may write to it still.
         assert_eq!(names(&mounted.at()), [""; 0]);
@@ -85,9 +91,7 @@ fn what_is_written_after_a_copy_was_closed_is_sealed_anew() {
     let mounted = Mounted::new();
     let path = mounted.at().join("letter");
     for by_rename in [false, true] {
-        let file = File::create(&path).unwrap();
-        file.write_all_at(&letter(b"once"), 0).unwrap();
-        close(file.try_clone().unwrap()).unwrap();
+        let file = closed_once(&path);
         if by_rename && passes(&mounted) {
             fs::rename(&path, mounted.at().join("renamed")).unwrap();
             fs::rename(mounted.at().join("renamed"), &path).unwrap();
@@ -98,9 +102,7 @@ fn what_is_written_after_a_copy_was_closed_is_sealed_anew() {
         assert_eq!(found(&path), Found::Sealed);
         assert!(fs::read(&path).unwrap().ends_with(b"again"));
         // What is no whole letter any more is told, and held back.
-        let file = File::create(mounted.at().join("torn")).unwrap();
-        file.write_all_at(&letter(b"once"), 0).unwrap();
-        close(file.try_clone().unwrap()).unwrap();
+        let file = closed_once(&mounted.at().join("torn"));
         file.write_all_at(b"more", 40).unwrap();
         assert_eq!(close(file), Err(Errno::IO));
         let held = mounted.mount().held_back();
@@ -138,9 +140,7 @@ fn who_shares_a_replaced_letter_is_told_that_it_is_another_file() {
     let mounted = Mounted::new();
     *mounted.hook.manner.lock().unwrap() = Manner::ByCopy;
     let path = mounted.at().join("letter");
-    let file = File::create(&path).unwrap();
-    file.write_all_at(&letter(b"once"), 0).unwrap();
-    close(file.try_clone().unwrap()).unwrap();
+    let file = closed_once(&path);
     assert_eq!(found(&path), Found::Sealed);
     file.write_all_at(&letter(b"more"), 0).unwrap();
     if passes(&mounted) {
@@ -461,9 +461,7 @@ fn as_much_written_at_once_after_a_close_is_noticed() {
     let mounted = Mounted::new();
     let path = mounted.at().join("letter");
     for _ in 0..50 {
-        let file = File::create(&path).unwrap();
-        file.write_all_at(&letter(b"once"), 0).unwrap();
-        close(file.try_clone().unwrap()).unwrap();
+        let file = closed_once(&path);
         file.write_all_at(&letter(b"more"), 0).unwrap();
         close(file).unwrap();
         assert_eq!(found(&path), Found::Sealed);
